@@ -1,0 +1,166 @@
+"""Metadata records: facts with absolute outcomes, never intentions (as Kafka's KIP-631 records).
+
+One entry of the metadata log holds an atomic batch of records: all of them become true together.
+Its bytes are a version byte and the msgpack array of `[tag, field, ...]`; tags are for ever, a
+removed one is not used again. Raft's own entry at the start of a term is empty: it says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+
+import msgpack
+
+FORMAT_VERSION = 1
+NO_LEADER = -1
+
+
+class MetadataFormatError(Exception):
+    """The bytes of an entry are not metadata records of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterBroker:
+    """A new incarnation of a broker; it starts fenced. `broker_epoch` is this entry's index."""
+
+    node_id: int
+    broker_epoch: int
+    incarnation: str
+    disk_id: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFenced:
+    node_id: int
+    broker_epoch: int
+    fenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TopicCreated:
+    """The topic's settings; its partitions follow in the same entry, in order."""
+
+    topic_id: str
+    name: str
+    min_insync_replicas: int
+    flush: str
+    segment_bytes: int
+    message_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDeleted:
+    topic_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCreated:
+    """`replicas` in order of preference, `isr` sorted."""
+
+    topic_id: str
+    partition: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int = 0
+    partition_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionChanged:
+    """The whole outcome of one change. `leader` is NO_LEADER while there is none."""
+
+    topic_id: str
+    partition: int
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    isr: tuple[int, ...]
+    elr: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerIdsAllocated:
+    """Every producer id below `next_producer_id` is given away, the last block to this broker."""
+
+    node_id: int
+    broker_epoch: int
+    next_producer_id: int
+
+
+Record = (
+    RegisterBroker
+    | BrokerFenced
+    | TopicCreated
+    | TopicDeleted
+    | PartitionCreated
+    | PartitionChanged
+    | ProducerIdsAllocated
+)
+
+RECORD_TYPES: dict[int, type[Record]] = {
+    1: RegisterBroker,
+    2: BrokerFenced,
+    3: TopicCreated,
+    4: TopicDeleted,
+    5: PartitionCreated,
+    6: PartitionChanged,
+    7: ProducerIdsAllocated,
+}
+_TAGS = {record_type: tag for tag, record_type in RECORD_TYPES.items()}
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int
+
+
+_CHECKS: dict[str, Callable[[object], bool]] = {
+    "int": _is_int,
+    "str": lambda value: type(value) is str,
+    "bool": lambda value: type(value) is bool,
+    "tuple[int, ...]": lambda value: type(value) is tuple and all(map(_is_int, value)),
+}
+
+
+def encode_entry(records: Sequence[Record]) -> bytes:
+    """Bytes of one entry; never empty, unlike Raft's own."""
+    rows = [(_TAGS[type(record)], *astuple(record)) for record in records]
+    return bytes((FORMAT_VERSION,)) + bytes(msgpack.packb(rows))
+
+
+def decode_entry(data: bytes) -> tuple[Record, ...]:
+    """The records of one entry; none for Raft's own empty entry. MetadataFormatError if unknown.
+
+    A node that cannot read an entry must stop: skipping a fact would fork its image.
+    """
+    if not data:
+        return ()
+    if data[0] != FORMAT_VERSION:
+        raise MetadataFormatError(f"metadata entry has version {data[0]}, known is version 1")
+    try:
+        rows = msgpack.unpackb(memoryview(data)[1:], use_list=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise MetadataFormatError(f"metadata entry is not msgpack: {error}") from error
+    if not isinstance(rows, tuple):
+        raise MetadataFormatError("metadata entry is not an array of records")
+    return tuple(_decode_record(row) for row in rows)
+
+
+def _decode_record(row: object) -> Record:
+    if not isinstance(row, tuple) or not row or type(row[0]) is not int:
+        raise MetadataFormatError(f"not a metadata record: {row!r}")
+    record_type = RECORD_TYPES.get(row[0])
+    if record_type is None:
+        raise MetadataFormatError(f"metadata record has unknown tag {row[0]}")
+    wanted, values = fields(record_type), row[1:]
+    if len(values) != len(wanted):
+        raise MetadataFormatError(
+            f"{record_type.__name__} has {len(values)} fields, not {len(wanted)}"
+        )
+    for field, value in zip(wanted, values, strict=True):
+        if not _CHECKS[str(field.type)](value):
+            raise MetadataFormatError(f"{record_type.__name__}.{field.name} is {value!r}")
+    return record_type(*values)

@@ -1,0 +1,153 @@
+"""Creation of a topic: what a request must satisfy, what is filled in, which records it gives.
+
+Pure; a refused request raises ApiError with the code and a sentence that says what to change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from broker.config import NodeConfig, TopicConfig, topic_config
+from broker.quorum.image import MetadataImage
+from broker.quorum.placement import stripe
+from broker.quorum.records import PartitionCreated, Record, TopicCreated
+from broker.wire.errors import ApiError, ErrorCode
+from broker.wire.messages import CreateTopicRequest
+
+PARTITIONS_MAX = 10_000
+"""Of one topic: bounds the size of its one metadata entry."""
+DEFAULT_PARTITION_COUNT = 1
+DEFAULT_REPLICATION_FACTOR_MAX = 3
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
+
+Assignments = tuple[tuple[int, ...], ...]
+Draw = Callable[[str, int, int], int]
+"""draw(label, low, high): an integer of [low, high], both included."""
+
+
+def create_topic(
+    image: MetadataImage, request: CreateTopicRequest, config: NodeConfig, draw: Draw, index: int
+) -> tuple[str, tuple[Record, ...]]:
+    """Topic id and records of the entry `index` that creates the topic. Raises ApiError."""
+    check_name(request.name)
+    if request.name in image.ids_by_name:
+        raise ApiError(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {request.name} exists")
+    if request.assignments:
+        assignments = _given(image, request)
+    else:
+        assignments = _placed(image, request, draw)
+    settings = _settings(request, config, replication_factor=len(assignments[0]))
+    # The index makes an id that no topic before or after has; the drawn half tells clusters apart.
+    topic_id = f"{draw('topic_id', 0, 2**64 - 1):016x}{index:016x}"
+    records: list[Record] = [
+        TopicCreated(
+            topic_id,
+            request.name,
+            settings.min_insync_replicas,
+            settings.flush,
+            settings.segment_bytes,
+            settings.message_max_bytes,
+        )
+    ]
+    for partition, replicas in enumerate(assignments):
+        live = tuple(node_id for node_id in replicas if image.is_active(node_id))
+        records.append(
+            PartitionCreated(topic_id, partition, replicas, tuple(sorted(live)), leader=live[0])
+        )
+    return topic_id, tuple(records)
+
+
+def check_name(name: str) -> None:
+    """A topic name becomes part of a directory's name. Raises ApiError."""
+    if TOPIC_NAME.fullmatch(name) is None or name in (".", ".."):
+        raise ApiError(
+            ErrorCode.INVALID_TOPIC_EXCEPTION,
+            f"{name[:40]!r}: take 1 to 200 of a-z A-Z 0-9 . _ - (but not . or ..)",
+        )
+
+
+def _settings(
+    request: CreateTopicRequest, config: NodeConfig, replication_factor: int
+) -> TopicConfig:
+    defaults = TopicConfig(
+        min_insync_replicas=max(1, replication_factor - 1),
+        segment_bytes=config.log_segment_bytes,
+        message_max_bytes=config.message_max_bytes,
+    )
+    settings = topic_config(defaults, tuple((item.name, item.value) for item in request.settings))
+    if settings.min_insync_replicas > replication_factor:
+        raise ApiError(
+            ErrorCode.INVALID_CONFIG,
+            f"min_insync_replicas={settings.min_insync_replicas} is above the replication factor "
+            f"{replication_factor}: nothing could be written with acks=all",
+        )
+    return settings
+
+
+def _placed(
+    image: MetadataImage, request: CreateTopicRequest, draw: Draw
+) -> tuple[tuple[int, ...], ...]:
+    brokers = image.active_brokers()
+    count, factor = request.partition_count, request.replication_factor
+    if count == -1:
+        count = DEFAULT_PARTITION_COUNT
+    if factor == -1:
+        factor = min(DEFAULT_REPLICATION_FACTOR_MAX, max(1, len(brokers)))
+    if not 1 <= count <= PARTITIONS_MAX:
+        raise ApiError(
+            ErrorCode.INVALID_PARTITIONS, f"{count} partitions: take 1 to {PARTITIONS_MAX}"
+        )
+    if factor < 1:
+        raise ApiError(
+            ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {factor}: take 1 or more"
+        )
+    if factor > len(brokers):
+        raise ApiError(
+            ErrorCode.INVALID_REPLICATION_FACTOR,
+            f"replication factor {factor}, but only {len(brokers)} brokers are live",
+        )
+    return stripe(brokers, count, factor, draw("placement", 0, len(brokers) - 1))
+
+
+def _given(image: MetadataImage, request: CreateTopicRequest) -> Assignments:
+    assignments = request.assignments
+    if len(assignments) > PARTITIONS_MAX:
+        raise ApiError(
+            ErrorCode.INVALID_PARTITIONS,
+            f"{len(assignments)} partitions: take 1 to {PARTITIONS_MAX}",
+        )
+    if request.partition_count not in (-1, len(assignments)):
+        raise ApiError(
+            ErrorCode.INVALID_REQUEST,
+            f"partition_count is {request.partition_count}, "
+            f"but {len(assignments)} partitions are assigned",
+        )
+    for partition, replicas in enumerate(assignments):
+        wrong = _wrong_replicas(image, assignments, replicas)
+        if wrong:
+            raise ApiError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partition {partition}: {wrong}")
+    if request.replication_factor not in (-1, len(assignments[0])):
+        raise ApiError(
+            ErrorCode.INVALID_REQUEST,
+            f"replication_factor is {request.replication_factor}, "
+            f"but {len(assignments[0])} replicas are assigned",
+        )
+    return assignments
+
+
+def _wrong_replicas(
+    image: MetadataImage, assignments: Assignments, replicas: tuple[int, ...]
+) -> str:
+    if not replicas:
+        return "no replicas"
+    if len(replicas) != len(assignments[0]):
+        return "another number of replicas than partition 0"
+    if len(set(replicas)) != len(replicas):
+        return f"replicas {list(replicas)} name a broker twice"
+    unknown = [node_id for node_id in replicas if node_id not in image.brokers]
+    if unknown:
+        return f"brokers {unknown} are not registered"
+    if not any(image.is_active(node_id) for node_id in replicas):
+        return f"none of the brokers {list(replicas)} is live, so none can lead"
+    return ""
