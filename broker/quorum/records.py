@@ -7,10 +7,10 @@ removed one is not used again. Raft's own entry at the start of a term is empty:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import msgpack
+from broker.quorum.rows import RowError, from_row, pack, to_row, unpack
 
 FORMAT_VERSION = 1
 NO_LEADER = -1
@@ -113,22 +113,11 @@ RECORD_TYPES: dict[int, type[Record]] = {
 _TAGS = {record_type: tag for tag, record_type in RECORD_TYPES.items()}
 
 
-def _is_int(value: object) -> bool:
-    return type(value) is int
-
-
-_CHECKS: dict[str, Callable[[object], bool]] = {
-    "int": _is_int,
-    "str": lambda value: type(value) is str,
-    "bool": lambda value: type(value) is bool,
-    "tuple[int, ...]": lambda value: type(value) is tuple and all(map(_is_int, value)),
-}
-
-
 def encode_entry(records: Sequence[Record]) -> bytes:
     """Bytes of one entry; never empty, unlike Raft's own."""
-    rows = [(_TAGS[type(record)], *astuple(record)) for record in records]
-    return bytes((FORMAT_VERSION,)) + bytes(msgpack.packb(rows))
+    return bytes((FORMAT_VERSION,)) + pack(
+        [(_TAGS[type(record)], *to_row(record)) for record in records]
+    )
 
 
 def decode_entry(data: bytes) -> tuple[Record, ...]:
@@ -139,28 +128,22 @@ def decode_entry(data: bytes) -> tuple[Record, ...]:
     if not data:
         return ()
     if data[0] != FORMAT_VERSION:
-        raise MetadataFormatError(f"metadata entry has version {data[0]}, known is version 1")
+        raise MetadataFormatError(
+            f"metadata entry has version {data[0]}, this program knows {FORMAT_VERSION}"
+        )
     try:
-        rows = msgpack.unpackb(memoryview(data)[1:], use_list=False)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise MetadataFormatError(f"metadata entry is not msgpack: {error}") from error
-    if not isinstance(rows, tuple):
-        raise MetadataFormatError("metadata entry is not an array of records")
-    return tuple(_decode_record(row) for row in rows)
+        rows = unpack(memoryview(data)[1:])
+        if type(rows) is not tuple:
+            raise RowError("not an array of records")
+        return tuple(_decode_record(row) for row in rows)
+    except RowError as error:
+        raise MetadataFormatError(f"metadata entry: {error}") from error
 
 
 def _decode_record(row: object) -> Record:
-    if not isinstance(row, tuple) or not row or type(row[0]) is not int:
-        raise MetadataFormatError(f"not a metadata record: {row!r}")
+    if type(row) is not tuple or not row or type(row[0]) is not int:
+        raise RowError("a record does not begin with its tag")
     record_type = RECORD_TYPES.get(row[0])
     if record_type is None:
-        raise MetadataFormatError(f"metadata record has unknown tag {row[0]}")
-    wanted, values = fields(record_type), row[1:]
-    if len(values) != len(wanted):
-        raise MetadataFormatError(
-            f"{record_type.__name__} has {len(values)} fields, not {len(wanted)}"
-        )
-    for field, value in zip(wanted, values, strict=True):
-        if not _CHECKS[str(field.type)](value):
-            raise MetadataFormatError(f"{record_type.__name__}.{field.name} is {value!r}")
-    return record_type(*values)
+        raise RowError(f"unknown record tag {row[0]}")
+    return from_row(record_type, row[1:])

@@ -1,0 +1,191 @@
+"""The voter's memory on disk: one append-only file with what Raft must never forget.
+
+    raft/quorum.log  =  magic, version byte, then frames
+    frame            =  payload length u32 | CRC-32C u32 | kind u8 | payload   (big-endian)
+    payload          =  msgpack [term, voted_for or nil, [[index, term, data], ...]]
+
+The CRC covers the frame's own position, length and kind too: a frame counts only where it was
+written. One frame is one Raft `Ready`: hard state and entries become durable together by one sync.
+Entries replace whatever an earlier frame had from their first index on; nothing is overwritten.
+
+Each frame is synced before the next is written. So only the *last* frame can be torn by a crash: a
+bad one with a valid one behind it was durable once and is damage, and a voter that may have
+forgotten a promise does not start. For the same reason a recovered file is synced before anything
+is answered: what is readable after a crash of the process alone is not yet durable.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crc32c import crc32c
+
+from broker.ports import Disk, File
+from broker.quorum.rows import RowError, from_row, pack, unpack
+from raft.types import Entry, HardState
+
+DIRECTORY = "raft"
+PATH = "raft/quorum.log"
+ROOT_DIRECTORY = ""
+MAGIC = b"PRZRAFT\x01"
+"""Seven letters and the version of the format."""
+STATE_KIND = 1
+
+_FRAME = struct.Struct(">IIB")
+_COVERED = struct.Struct(">QIB")
+
+
+class RaftStoreError(Exception):
+    """The file is not what a voter of this version wrote. Names the file and the position."""
+
+    def __init__(self, position: int, problem: str) -> None:
+        super().__init__(f"{PATH}: position {position}: {problem}")
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What the file holds; durable only after a sync. `cut_bytes` of a torn tail were dropped."""
+
+    hard_state: HardState
+    entries: tuple[Entry, ...]
+    cut_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    term: int
+    voted_for: int | None
+    entries: tuple[Entry, ...]
+
+
+class RaftStore:
+    """Opens, reads and grows the file. `open` comes first; a torn tail is cut there.
+
+    DiskError passes through. After a failed `append` the voter must stop: it cannot know what a
+    later start will find.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._file: File | None = None
+        self._hard_state = HardState(term=0, voted_for=None)
+        self._is_created_durably = False
+
+    def open(self) -> Recovered:
+        """Read the whole file, or create it. Raises RaftStoreError on damage or a foreign file."""
+        self._disk.make_dir(DIRECTORY)
+        self._file = file = self._disk.open(PATH, create=True)
+        data = file.read(0, file.size_bytes)
+        if len(data) <= len(MAGIC) and data != MAGIC:
+            if data != MAGIC[: len(data)] and data.strip(b"\0"):
+                raise RaftStoreError(0, "not a metadata quorum log")
+            # A crash while the file was being created: nothing was ever promised by it.
+            file.truncate(0)
+            file.append([MAGIC])
+            return Recovered(self._hard_state, (), len(data))
+        if not data.startswith(MAGIC):
+            known = data.startswith(MAGIC[:-1])
+            what = f"format version {data[len(MAGIC) - 1]}, this program knows {MAGIC[-1]}"
+            raise RaftStoreError(0, what if known else "not a metadata quorum log")
+        entries, end = self._replay(data)
+        if end < len(data):
+            file.truncate(end)
+        return Recovered(self._hard_state, tuple(entries), len(data) - end)
+
+    def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
+        """Write one frame; not durable before a sync. `hard_state` None means unchanged."""
+        assert self._file is not None, "append before open"
+        if hard_state is not None:
+            self._hard_state = hard_state
+        state = self._hard_state
+        assert not entries or entries[-1].term <= state.term, (state, entries[-1])
+        payload = pack((state.term, state.voted_for, tuple(entries)))
+        crc = _crc(self._file.size_bytes, STATE_KIND, payload)
+        self._file.append([_FRAME.pack(len(payload), crc, STATE_KIND), payload])
+
+    def sync_files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(files, directories) of the next sync. Directories only for the first: it has the file's
+        creation to make durable."""
+        directories = () if self._is_created_durably else (DIRECTORY, ROOT_DIRECTORY)
+        self._is_created_durably = True
+        return (PATH,), directories
+
+    @property
+    def end_position(self) -> int:
+        """Bytes written so far: what the next sync covers."""
+        assert self._file is not None, "not open"
+        return self._file.size_bytes
+
+    def _replay(self, data: bytes) -> tuple[list[Entry], int]:
+        """Entries of all valid frames, and where they end."""
+        entries: list[Entry] = []
+        position = len(MAGIC)
+        while position < len(data):
+            payload = _payload_at(data, position)
+            if payload is None:
+                later = _find_frame(data, position + 1)
+                if later is not None:
+                    raise RaftStoreError(
+                        position, f"damaged: an unreadable frame before the intact one at {later}"
+                    )
+                return entries, position
+            self._replay_frame(position, data[position + 8], payload, entries)
+            position += _FRAME.size + len(payload)
+        return entries, position
+
+    def _replay_frame(
+        self, position: int, kind: int, payload: memoryview, entries: list[Entry]
+    ) -> None:
+        if kind != STATE_KIND:
+            raise RaftStoreError(position, f"frame kind {kind} is unknown to this program")
+        try:
+            frame = from_row(_Frame, unpack(payload))
+        except RowError as error:
+            raise RaftStoreError(position, f"frame of another program: {error}") from error
+        if frame.term < self._hard_state.term:
+            raise RaftStoreError(position, f"term {frame.term} after {self._hard_state.term}")
+        if frame.entries:
+            first_index = frame.entries[0].index
+            if not 1 <= first_index <= len(entries) + 1:
+                raise RaftStoreError(position, f"entry {first_index} after entry {len(entries)}")
+            del entries[first_index - 1 :]
+        for entry in frame.entries:
+            last_term = entries[-1].term if entries else 0
+            if entry.index != len(entries) + 1 or not last_term <= entry.term <= frame.term:
+                raise RaftStoreError(
+                    position,
+                    f"entry {entry.index} of term {entry.term} after entry {len(entries)} "
+                    f"of term {last_term}",
+                )
+            entries.append(entry)
+        self._hard_state = HardState(frame.term, frame.voted_for)
+
+
+def _crc(position: int, kind: int, payload: bytes | memoryview) -> int:
+    covered = _COVERED.pack(position, len(payload), kind)
+    return int(crc32c(payload, crc32c(covered)))
+
+
+def _payload_at(data: bytes, position: int) -> memoryview | None:
+    """The payload of the frame at `position`, or None if there is no whole, intact one."""
+    start = position + _FRAME.size
+    if start > len(data):
+        return None
+    size_bytes, crc, kind = _FRAME.unpack_from(data, position)
+    if start + size_bytes > len(data):
+        return None
+    payload = memoryview(data)[start : start + size_bytes]
+    return payload if _crc(position, kind, payload) == crc else None
+
+
+def _find_frame(data: bytes, position: int) -> int | None:
+    """Where the first intact frame at or behind `position` begins."""
+    kind_at = data.find(STATE_KIND, position + 8)
+    while kind_at >= 0:
+        if _payload_at(data, kind_at - 8) is not None:
+            return kind_at - 8
+        kind_at = data.find(STATE_KIND, kind_at + 1)
+    return None
