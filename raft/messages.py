@@ -76,8 +76,8 @@ class AppendEntriesResponse(Header):
 
     Refused: there is nothing of `prev_term` at `prev_index` (repeated from the request).
     `conflict_term` is the term that stands there instead and `conflict_index` the first index of
-    it that may differ; a log that is too short says None and its end + 1. `match_index` is 0.
-    A refusal because of a lower term carries 0, 0, None, 0: its `term` says it all.
+    it that may differ; a log that is too short says None and its end + 1. Fields that mean
+    nothing are 0 or None: in a refusal because of a lower term `term` says it all.
     """
 
     accepted: bool

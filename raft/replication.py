@@ -93,7 +93,7 @@ def _send_append(
 def on_append_entries(state: RaftState, request: AppendEntries) -> None:
     """Paper 5.3. A leader of a lower term is told the present one, so that it steps down."""
     if request.term < state.term:
-        _answer_append(state, request, accepted=False, match_index=0, hint=(None, 0))
+        _refuse(state, request, prev_index=0, hint=(None, 0))
         return
     if request.term > state.term or state.role is not Role.FOLLOWER:
         assert state.role is not Role.LEADER or request.term > state.term, "two leaders in one term"
@@ -105,14 +105,20 @@ def on_append_entries(state: RaftState, request: AppendEntries) -> None:
 
     if not state.log.matches(request.prev_index, request.prev_term):
         hint = state.log.conflict_hint(request.prev_index)
-        _answer_append(state, request, accepted=False, match_index=0, hint=hint)
+        _refuse(state, request, prev_index=request.prev_index, hint=hint)
         return
     state.log.store(request.prev_index, request.entries)
     # What follows this message's entries in our log may be another leader's, so that the commit
     # index is believed no further than the message itself reaches.
     match_index = request.prev_index + len(request.entries)
     state.log.commit_to(min(request.commit_index, match_index))
-    _answer_append(state, request, accepted=True, match_index=match_index, hint=(None, 0))
+    _answer_append(state, request, True, match_index, prev_index=0, hint=(None, 0))
+
+
+def _refuse(
+    state: RaftState, request: AppendEntries, prev_index: int, hint: tuple[int | None, int]
+) -> None:
+    _answer_append(state, request, False, 0, prev_index, hint)
 
 
 def _answer_append(
@@ -120,9 +126,10 @@ def _answer_append(
     request: AppendEntries,
     accepted: bool,
     match_index: int,
+    prev_index: int,
     hint: tuple[int | None, int],
 ) -> None:
-    is_current = request.term == state.term
+    conflict_term, conflict_index = hint
     state.send(
         AppendEntriesResponse(
             from_id=state.config.node_id,
@@ -132,9 +139,9 @@ def _answer_append(
             term=state.term,
             accepted=accepted,
             match_index=match_index,
-            prev_index=request.prev_index if is_current else 0,
-            conflict_term=hint[0],
-            conflict_index=hint[1],
+            prev_index=prev_index,
+            conflict_term=conflict_term,
+            conflict_index=conflict_index,
         )
     )
 

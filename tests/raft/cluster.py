@@ -1,5 +1,5 @@
-"""Raft nodes with fake disks and a network that is a list: the driver that `raft/ready.py` asks for,
-under full control. Every action ends with a check of all invariants.
+"""Raft nodes with fake disks and a network that is a list: the driver that `raft/ready.py` asks
+for, under full control. Every action ends with a check of all invariants.
 
 A disk keeps what was synced; a slow disk holds a Ready back until `sync`. A crash loses everything
 that was not synced, or all but a prefix of the writes of the Ready that was held back.
@@ -8,7 +8,7 @@ that was not synced, or all but a prefix of the writes of the Ready that was hel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from raft import invariants
 from raft.messages import RaftMessage
@@ -23,7 +23,7 @@ Draw = Callable[[int, int], int]
 class Disk:
     """What survives a power loss."""
 
-    hard_state: HardState = HardState(0, None)
+    hard_state: HardState = field(default_factory=lambda: HardState(0, None))
     entries: list[Entry] = field(default_factory=list)
 
     def write(self, ready: Ready, kept: int | None = None) -> None:
@@ -268,8 +268,3 @@ class Cluster:
                 # What the node believes to be on its disk is there.
                 durable = host.node.entries()[: host.node.durable_index]
                 assert host.disk.entries[: len(durable)] == list(durable)
-
-
-def forwarded(message: RaftMessage, **changes: object) -> RaftMessage:
-    """The message with some fields changed."""
-    return replace(message, **changes)  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ last one known to be on its disk (left out when all are).
 
 from __future__ import annotations
 
+from typing import Any
+
 from raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -19,9 +21,10 @@ from raft.messages import (
 )
 from raft.types import Entry, HardState
 from tests.datadriven import Command
-from tests.raft.cluster import Cluster
+from tests.raft.cluster import Cluster, default_draw
+from tests.raft.messages import said
 
-KINDS = {
+KINDS: dict[str, type[RaftMessage]] = {
     "prevote": PreVoteRequest,
     "prevote-answer": PreVoteResponse,
     "vote": VoteRequest,
@@ -51,7 +54,7 @@ class RaftScenario:
         """voters 1,2,3 [setting=number]: disks d1, d2, d3, empty; nobody runs yet"""
         ids = [int(part) for part in command.word(0).split(",")]
         settings = {name: command.number(name) for name in command.options}
-        self.cluster = Cluster(ids, **settings)
+        self.cluster = Cluster(ids, default_draw, **settings)
 
     def do_disk(self, command: Command) -> None:
         """disk 1 term=3 [vote=2] [log=1,1,3]: what the disk of a stopped node holds; without log=
@@ -247,48 +250,28 @@ class RaftScenario:
 
     def _forged(self, command: Command) -> RaftMessage:
         kind = command.word(0)
-        from_id, to_id = command.number("from"), command.number("to")
-        header = {
-            "from_id": from_id,
-            "from_disk_id": command.text_of("from_disk", f"d{from_id}"),
-            "to_id": to_id,
-            "to_disk_id": command.text_of("to_disk", f"d{to_id}"),
-            "term": command.number("term"),
-        }
-        if kind == "append":
-            prev = self._positions(command.text_of("prev", "0/0"))[0]
-            entries = self._positions(command.text_of("entries", ""))
-            return AppendEntries(
-                **header,
-                prev_index=prev[0],
-                prev_term=prev[1],
-                entries=tuple(Entry(index, term, b"t%d" % term) for index, term in entries),
-                commit_index=command.number("commit", 0),
-            )
-        if kind == "append-answer":
-            return AppendEntriesResponse(
-                **header,
-                accepted=True,
-                match_index=command.number("match"),
-                prev_index=0,
-                conflict_term=None,
-                conflict_index=0,
-            )
-        if kind in ("vote", "prevote"):
-            last = self._positions(command.text_of("last", "0/0"))[0]
-            ends = {"last_index": last[0], "last_term": last[1]}
-            if kind == "prevote":
-                return PreVoteRequest(**header, **ends)
-            transfer = command.number("transfer", 0) == 1
-            return VoteRequest(**header, **ends, leadership_transfer=transfer)
-        if kind == "vote-answer":
-            return VoteResponse(**header, granted=True)
-        if kind == "prevote-answer":
-            asked_term = command.number("asked")
-            return PreVoteResponse(**header, asked_term=asked_term, granted=True)
-        if kind == "timeout-now":
-            return TimeoutNow(**header)
-        raise command.error(f"no such message; there are {' '.join(KINDS)}")
+        from_id, to_id, term = (command.number(name) for name in ("from", "to", "term"))
+        fields: dict[str, Any] = {}
+        for end in ("prev", "last"):
+            if command.has(end):
+                position = self._positions(command.text_of(end))[0]
+                fields[f"{end}_index"], fields[f"{end}_term"] = position
+        if command.has("entries"):
+            positions = self._positions(command.text_of("entries"))
+            fields["entries"] = tuple(Entry(at, of, b"t%d" % of) for at, of in positions)
+        for option, name in (
+            ("commit", "commit_index"),
+            ("match", "match_index"),
+            ("asked", "asked_term"),
+        ):
+            if command.has(option):
+                fields[name] = command.number(option)
+        for option in ("from_disk", "to_disk"):
+            if command.has(option):
+                fields[f"{option}_id"] = command.text_of(option)
+        if kind not in KINDS:
+            raise command.error(f"no such message; there are {' '.join(KINDS)}")
+        return said(KINDS[kind], from_id, to_id, term, **fields)
 
     @staticmethod
     def _positions(text: str) -> list[tuple[int, int]]:

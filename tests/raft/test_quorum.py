@@ -1,7 +1,7 @@
 """The tables of `tests/testdata/quorum`: who has what, drawn as bars, and what follows.
 
-    commit 1=5 2=3 3=-      match index by voter; `-` is a voter nobody heard of
-    vote 1=y 2=n 3=-        yes, no, silent
+commit 1=5 2=3 3=-      match index by voter; `-` is a voter nobody heard of
+vote 1=y 2=n 3=-        yes, no, silent
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ def handle(command: Command) -> str:
         match = {voter: int(value) for voter, value in values.items() if value != "-"}
         width = max([0, *match.values()])
         index = committed_index(voters, match)
-        bars = [
-            f"{voter} {'=' * match.get(voter, 0):{width}} {values[voter]}" for voter in voters
-        ]
+        bars = [f"{voter} {'=' * match.get(voter, 0):{width}} {values[voter]}" for voter in voters]
         return "\n".join([*bars, f"{' ' * (index + 1)}^ {index}"])
     if command.verb == "vote":
         granted = {voter: value == "y" for voter, value in values.items() if value != "-"}
@@ -61,7 +59,5 @@ def test_a_vote_is_pending_as_long_as_both_ends_are_possible(voter_count: int) -
         silent = verdicts.count(None)
         can_win = verdicts.count(True) + silent >= majority(voter_count)
         has_won = verdicts.count(True) >= majority(voter_count)
-        expected = (
-            VoteResult.WON if has_won else VoteResult.PENDING if can_win else VoteResult.LOST
-        )
+        expected = VoteResult.WON if has_won else VoteResult.PENDING if can_win else VoteResult.LOST
         assert vote_result(voters, heard) is expected
