@@ -68,6 +68,15 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsent:
+    """A request of ours that certainly did not leave: the peer is not connected."""
+
+    peer: int
+    plane: Plane
+    correlation_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Synced:
     token: SyncToken
 
@@ -107,7 +116,9 @@ class Paused:
     gap_ms: int
 
 
-Event = Received | Answered | Synced | SyncFailed | Stored | StoreFailed | Continue | Paused
+Event = (
+    Received | Answered | Unsent | Synced | SyncFailed | Stored | StoreFailed | Continue | Paused
+)
 
 
 # --- effects ------------------------------------------------------------------------------------

@@ -68,6 +68,11 @@ class Disk(Protocol):
         """Create a directory and its parents; fine when it exists."""
         ...
 
+    def rename(self, path: str, new_path: str) -> None:
+        """Move a file or directory within its parent, replacing a file. Durable after a sync of
+        the parent. No open `File` or asked-for sync may refer to the old path."""
+        ...
+
     def read_whole(self, path: str) -> bytes:
         """The bytes of a small file; DiskError when missing."""
         ...

@@ -1,0 +1,346 @@
+"""NodeCore: one node without I/O. `handle(events, now_ms) -> effects` is the whole of it.
+
+The real server (`server`) and the simulator are two drivers of this one function and contain no
+rule. A call handles everything that had arrived at one wake-up: Raft and controller traffic first
+(a heartbeat that is in the inbox must win against a timer), then timers, then partitions, and at
+the end, once, syncs, watermarks, answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from broker.broker_part import BrokerPart
+from broker.config import NodeConfig
+from broker.controller_channel import ControllerChannel
+from broker.controller_host import ControllerHost
+from broker.events import (
+    Answered,
+    Continue,
+    Effect,
+    Event,
+    Fact,
+    Halt,
+    Link,
+    Paused,
+    Plane,
+    Received,
+    Stored,
+    StoreFailed,
+    Synced,
+    SyncFailed,
+    SyncToken,
+    Unsent,
+)
+from broker.handlers.describe import describe_node
+from broker.handlers.metadata_fetch import MetadataFetchHandler
+from broker.lifecycle import BrokerLifecycle
+from broker.log.log_manager import LogManager
+from broker.metadata_feed import MetadataFeed
+from broker.outbox import Outbox
+from broker.ports import Disk, DiskError
+from broker.quorum.image import MetadataImage
+from broker.quorum.raft_driver import RAFT_LOG, RaftDriver
+from broker.quorum.record_text import describe_records
+from broker.quorum.records import decode_entry
+from broker.wire.messages import (
+    DescribeNodeRequest,
+    MetadataFetchRequest,
+    MetadataFetchResponse,
+    RaftRequest,
+)
+
+FAR_MS = 2**62
+CLEAN_SHUTDOWN_PATH = "clean-shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this data directory belongs to, as written when it was formatted."""
+
+    cluster_id: str
+    node_id: int
+    disk_id: str
+
+
+class NodeCore:
+    """One incarnation of one node.
+
+    `incarnation` is drawn anew at each start. `draw(label, low, high)` is the only source of
+    chance, bounds included. DiskError and assertion errors of `start` and `handle` mean that the
+    process must end; what is on disk is good for a restart.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        disk: Disk,
+        incarnation: str,
+        draw: Callable[[str, int, int], int],
+    ) -> None:
+        self.config = config
+        self.identity = identity
+        self.disk = disk
+        self.counters: dict[str, int] = {}
+        self.image = MetadataImage()
+        self.outbox = Outbox(config.node_id, config.facts)
+        self.channel = ControllerChannel(self.outbox, config.controller_request_timeout_ms)
+        self.driver: RaftDriver | None = None
+        self.controller: ControllerHost | None = None
+        self.metadata_fetch: MetadataFetchHandler | None = None
+        self.feed: MetadataFeed | None = None
+        self.broker: BrokerPart | None = None
+        if self._is_voter():
+            self.driver = RaftDriver(config, identity.disk_id, disk, draw)
+            self.controller = ControllerHost(config, self.driver, self.outbox, draw)
+            self.metadata_fetch = MetadataFetchHandler(config.cluster_id, self.outbox)
+        else:
+            self.feed = MetadataFeed(
+                config.cluster_id,
+                config.node_id,
+                tuple(v.node_id for v in config.voters if v.node_id != config.node_id),
+                self.outbox,
+                config.controller_request_timeout_ms,
+            )
+        if config.is_broker:
+            lifecycle = BrokerLifecycle(
+                config, identity.disk_id, incarnation, disk.exists(CLEAN_SHUTDOWN_PATH)
+            )
+            logs = LogManager(disk, index_interval_bytes=config.log_index_interval_bytes)
+            self.broker = BrokerPart(config, logs, lifecycle, self.channel, self.outbox)
+
+    def _is_voter(self) -> bool:
+        """A voter counts only with the disk it was named with: a wiped one takes no part."""
+        return self.config.is_controller and any(
+            voter.node_id == self.config.node_id and voter.disk_id == self.identity.disk_id
+            for voter in self.config.voters
+        )
+
+    def start(self, now_ms: int) -> list[Effect]:
+        for voter in self.config.voters:
+            if voter.node_id != self.config.node_id:
+                self.outbox.add(Link(voter.node_id, Plane.CONTROLLER, (voter.host, voter.port)))
+        if self.driver is not None:
+            for effect in self.driver.start(now_ms):
+                self.outbox.add(effect)
+        if self.broker is not None:
+            self.broker.start()
+        return self.outbox.take()
+
+    # -- one turn ----------------------------------------------------------------------------------
+
+    def handle(self, events: Sequence[Event], now_ms: int) -> list[Effect]:
+        """The effects of everything that arrived at one wake-up; no events: a timer is due."""
+        later: list[Event] = []
+        for event in events:
+            if _goes_first(event):
+                self._on_event(event, now_ms)
+            else:
+                later.append(event)
+        self._advance_metadata(now_ms)
+        for event in later:
+            self._on_event(event, now_ms)
+        self._tick(now_ms)
+        self._advance_metadata(now_ms)
+        if self.broker is not None:
+            self.broker.settle(now_ms)
+            if self.outbox.local:
+                self._advance_metadata(now_ms)
+        return self.outbox.take()
+
+    def _on_event(self, event: Event, now_ms: int) -> None:
+        match event:
+            case Received():
+                self._on_request(event, now_ms)
+            case Answered():
+                self._on_answered(event, now_ms)
+            case Unsent():
+                self._on_unsent(event, now_ms)
+            case Synced(token):
+                self._on_synced(token, now_ms)
+            case SyncFailed(token, reason):
+                self._on_sync_failed(token, reason)
+            case Stored(path, generation):
+                if self.broker is not None:
+                    self.broker.on_stored(path, generation)
+            case StoreFailed():
+                # A checkpoint that was not written leaves the older one, which is as true.
+                self._count("store_failures")
+            case Continue():
+                if self.broker is not None:
+                    self.broker.on_continue(event, now_ms)
+            case Paused(gap_ms):
+                self._on_pause(gap_ms, now_ms)
+
+    def _on_request(self, event: Received, now_ms: int) -> None:
+        body = event.body
+        if isinstance(body, RaftRequest):
+            if self.driver is not None:
+                self.driver.step(body, now_ms)
+            return
+        if isinstance(body, DescribeNodeRequest):
+            response = self._describe(body)
+            self.outbox.reply(event.connection, event.correlation_id, response)
+            return
+        if event.connection.plane is Plane.CONTROLLER:
+            self._on_controller_request(event, now_ms)
+        elif self.broker is None or not self.broker.on_request(event, now_ms):
+            self._count("requests_refused")
+
+    def _on_controller_request(self, event: Received, now_ms: int) -> None:
+        body = event.body
+        if isinstance(body, MetadataFetchRequest):
+            if self.metadata_fetch is not None and self.driver is not None:
+                self.metadata_fetch.handle(
+                    event.connection, event.correlation_id, body, self.driver.node, now_ms
+                )
+        elif self.controller is not None and self.controller.handles(body):
+            self.controller.handle(
+                event.connection,
+                event.correlation_id,
+                body,  # type: ignore[arg-type]
+                self.image,
+                now_ms,
+            )
+        else:
+            self._count("requests_refused")
+
+    def _on_answered(self, event: Answered, now_ms: int) -> None:
+        if isinstance(event.body, MetadataFetchResponse):
+            if self.feed is not None:
+                response = event.body
+                for entry in self.feed.on_response(event.correlation_id, response, now_ms):
+                    self._apply(entry.index, entry.term, entry.data, now_ms)
+                if response.leader_id >= 0:
+                    self.channel.controller_id = response.leader_id
+        elif self.broker is not None:
+            self.broker.on_answered(event, now_ms)
+
+    def _on_unsent(self, event: Unsent, now_ms: int) -> None:
+        if self.feed is not None:
+            self.feed.on_unsent(event.correlation_id, now_ms)
+        if self.broker is not None:
+            self.broker.on_unsent(event, now_ms)
+
+    # -- metadata ----------------------------------------------------------------------------------
+
+    def _advance_metadata(self, now_ms: int) -> None:
+        """Pump Raft, apply what is committed, and serve ourselves until nothing moves."""
+        while True:
+            if self.driver is not None:
+                output = self.driver.pump(now_ms)
+                for effect in output.effects:
+                    self.outbox.add(effect)
+                for entry in output.committed:
+                    self._apply(entry.index, entry.term, entry.data, now_ms)
+                self.channel.controller_id = self._known_leader()
+                assert self.controller is not None
+                self.controller.on_progress(self.image, now_ms)
+            if not self.outbox.local:
+                return
+            while self.outbox.local:
+                self._on_event(self.outbox.local.popleft(), now_ms)
+
+    def _known_leader(self) -> int:
+        node = self.driver.node if self.driver is not None else None
+        return -1 if node is None or node.leader_id is None else node.leader_id
+
+    def _apply(self, index: int, term: int, data: bytes, now_ms: int) -> None:
+        records = decode_entry(data) if data else ()
+        self.image, delta = self.image.apply_entry(index, term, records)
+        if self.outbox.facts_on:
+            details: dict[str, int | str | bool | tuple[int, ...]] = {
+                "index": index,
+                "term": term,
+                "records": describe_records(records),
+            }
+            self.outbox.fact(Fact("Applied", details=details))
+        if self.broker is not None:
+            self.broker.on_image(self.image, delta, now_ms)
+
+    # -- disk --------------------------------------------------------------------------------------
+
+    def _on_synced(self, token: SyncToken, now_ms: int) -> None:
+        if token.log == RAFT_LOG:
+            if self.driver is not None:
+                self.driver.on_synced(token, now_ms)
+        elif self.broker is not None:
+            self.broker.on_synced(token, now_ms)
+
+    def _on_sync_failed(self, token: SyncToken, reason: str) -> None:
+        if token.log == RAFT_LOG:
+            if self.driver is not None:
+                self.driver.on_sync_failed(token, reason)
+        elif self.broker is not None:
+            self.broker.on_storage_failed(reason)
+
+    def on_disk_error(self, error: DiskError) -> list[Effect]:
+        """A write failed and what it left is unknown: answer who waits, then stop (fail-stop)."""
+        if self.broker is not None:
+            self.broker.on_storage_failed(str(error))
+        else:
+            self.outbox.add(Halt(f"the disk failed: {error}"))
+        return self.outbox.take()
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def _tick(self, now_ms: int) -> None:
+        if self.driver is not None and self.controller is not None:
+            self.driver.tick(now_ms)
+            self.controller.tick(now_ms)
+        if self.metadata_fetch is not None:
+            self.metadata_fetch.tick(self.driver.node if self.driver else None, now_ms)
+        if self.feed is not None:
+            self.feed.poll(now_ms)
+        if self.broker is not None:
+            self.broker.tick(now_ms)
+
+    def next_deadline_ms(self) -> int:
+        """When `handle` must be called although nothing arrives."""
+        deadlines = [FAR_MS]
+        if self.feed is not None:
+            deadlines.append(self.feed.next_deadline_ms())
+        if self.broker is not None:
+            deadlines.append(self.broker.next_deadline_ms())
+        for part in (self.driver, self.controller, self.metadata_fetch):
+            deadline_ms = part.next_deadline_ms() if part is not None else None
+            if deadline_ms is not None:
+                deadlines.append(deadline_ms)
+        return min(deadlines)
+
+    def _on_pause(self, gap_ms: int, now_ms: int) -> None:
+        self._count("pauses")
+        if self.driver is not None and self.controller is not None:
+            self.driver.on_pause(gap_ms, now_ms)
+            self.controller.controller.shift_sessions(gap_ms)
+        if self.broker is not None:
+            self.broker.on_pause(gap_ms)
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def _count(self, name: str) -> None:
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+    def _describe(self, request: DescribeNodeRequest) -> object:
+        broker = self.broker
+        return describe_node(
+            request,
+            self.config,
+            self.image.index,
+            self.channel.controller_id,
+            broker.lifecycle if broker else None,
+            broker.replicas if broker else None,
+            self.driver.node if self.driver else None,
+            self.counters,
+        )
+
+
+def _goes_first(event: Event) -> bool:
+    """Pauses, Raft and controller traffic before partitions."""
+    if isinstance(event, Received):
+        return event.connection.plane is Plane.CONTROLLER
+    if isinstance(event, Answered | Unsent):
+        return event.plane is Plane.CONTROLLER
+    return isinstance(event, Paused)

@@ -1,0 +1,332 @@
+"""All replicas of one broker: roles by the image, syncs, watermarks, ISR changes, fetching.
+
+Things that became due during a turn are gathered in `touched` and settled once, in `settle`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from broker.config import NodeConfig
+from broker.events import Plane, Remove, ResetLink, Sync, SyncToken
+from broker.log.errors import LogMismatch
+from broker.log.log_manager import LogManager
+from broker.log.partition_log import PartitionLog, SyncRequest
+from broker.outbox import Outbox
+from broker.ports import Buffer, DiskError
+from broker.quorum.image import MetadataDelta, MetadataImage
+from broker.replica.follower_fetcher import FetchLink, FetchState, Outcome, truncation_offset
+from broker.replica.partition import Partition, PartitionKey, PartitionRole
+from broker.wire.errors import ErrorCode
+from broker.wire.messages import (
+    AlterPartitionPart,
+    AlterPartitionRequest,
+    AlterPartitionResponse,
+    FetchPartResult,
+    FetchResponse,
+    IsrMember,
+)
+from broker.wire.record_batch import CorruptBatch
+
+ISR_CHECKS_PER_LAG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a turn's end brought about, for the purgatory."""
+
+    committed: tuple[Partition, ...]
+    """Leaders whose high watermark moved."""
+    touched: tuple[Partition, ...]
+    """All partitions with new bytes, new durable bytes, a new watermark or a new role."""
+
+
+@dataclass(slots=True)
+class ReplicaManager:
+    config: NodeConfig
+    logs: LogManager
+    outbox: Outbox
+    image: MetadataImage
+    broker_epoch: int = -1
+    """Set by `activate`: before it this broker takes no role and serves nothing."""
+    partitions: dict[PartitionKey, Partition] = field(default_factory=dict)
+    links: dict[int, FetchLink] = field(default_factory=dict)
+    touched: dict[PartitionKey, Partition] = field(default_factory=dict)
+    next_isr_check_ms: int = 0
+    unproposed: dict[PartitionKey, None] = field(default_factory=dict)
+    """Leaders with a pending ISR change that is not on its way to the controller."""
+
+    @property
+    def is_active(self) -> bool:
+        return self.broker_epoch >= 0
+
+    # -- metadata ----------------------------------------------------------------------------------
+
+    def activate(self, image: MetadataImage, broker_epoch: int, now_ms: int) -> None:
+        """Take on all roles of the image, which has reached this broker's own registration."""
+        assert image.index >= broker_epoch >= 0
+        self.image = image
+        self.broker_epoch = broker_epoch
+        for topic in image.topics.values():
+            for number in range(len(topic.partitions)):
+                self._apply_partition((topic.topic_id, number), now_ms)
+
+    def apply(self, image: MetadataImage, delta: MetadataDelta, now_ms: int) -> None:
+        self.image = image
+        if not self.is_active:
+            return
+        for key in delta.partitions_changed:
+            self._apply_partition(key, now_ms)
+        for topic_id in delta.topics_deleted:
+            for key in [key for key in self.partitions if key[0] == topic_id]:
+                self._drop(key)
+        if delta.brokers_changed:
+            for partition in self.partitions.values():
+                partition.forget_old_incarnations(image.brokers, now_ms)
+
+    def _apply_partition(self, key: PartitionKey, now_ms: int) -> None:
+        topic = self.image.topics.get(key[0])
+        if topic is None:
+            return
+        assigned = topic.partitions[key[1]]
+        if self.config.node_id not in assigned.replicas:
+            return
+        partition = self.partitions.get(key)
+        if partition is None:
+            log = self.logs.get(*key)
+            if log is None:
+                log = self.logs.create(
+                    topic.name, key[0], key[1], topic.config.flush, topic.config.segment_bytes
+                )
+            checkpoint = self.logs.high_watermark_checkpoint(*key)
+            partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
+            self.partitions[key] = partition
+        partition.apply_image(assigned, self.image.brokers, now_ms)
+        self.touched[key] = partition
+        for leader_id, link in self.links.items():
+            if leader_id != partition.leader_id or partition.role is not PartitionRole.FOLLOWER:
+                link.unfollow(key)
+        if partition.role is PartitionRole.FOLLOWER:
+            self.links.setdefault(partition.leader_id, FetchLink(partition.leader_id)).follow(
+                partition
+            )
+
+    def _drop(self, key: PartitionKey) -> None:
+        partition = self.partitions.pop(key)
+        partition.role = PartitionRole.OFFLINE
+        self.touched[key] = partition
+        for link in self.links.values():
+            link.unfollow(key)
+        self.unproposed.pop(key, None)
+        self.outbox.add(Remove(self.logs.remove(*key)))
+
+    # -- end of a turn -----------------------------------------------------------------------------
+
+    def settle(self, now_ms: int) -> Settled:
+        """Once per turn: request syncs, move watermarks, propose ISR changes, fetch."""
+        committed: list[Partition] = []
+        touched = tuple(self.touched.values())
+        for partition in touched:
+            self._request_sync(partition.log)
+            if partition.advance_high_watermark():
+                committed.append(partition)
+            if partition.role is PartitionRole.LEADER and len(partition.isr) < len(
+                partition.replicas
+            ):
+                self._propose_isr(partition, now_ms)
+        self.touched = {}
+        if now_ms >= self.next_isr_check_ms:
+            self.next_isr_check_ms = (
+                now_ms + self.config.replica_lag_time_max_ms // ISR_CHECKS_PER_LAG
+            )
+            for partition in self.partitions.values():
+                self._propose_isr(partition, now_ms)
+        self._send_rounds(now_ms)
+        return Settled(tuple(committed), touched)
+
+    def _request_sync(self, log: PartitionLog) -> None:
+        request = log.sync_request()
+        if request is not None:
+            self.outbox.add(sync_effect((log.topic_id, log.partition), request))
+
+    def next_deadline_ms(self) -> int:
+        deadlines = [self.next_isr_check_ms]
+        for link in self.links.values():
+            deadline_ms = link.next_deadline_ms(self.config.replica_fetch_timeout_ms)
+            if deadline_ms is not None:
+                deadlines.append(deadline_ms)
+        return min(deadlines)
+
+    # -- syncs -------------------------------------------------------------------------------------
+
+    def on_synced(self, token: SyncToken) -> None:
+        """A log is durable up to the token's end, unless it was cut or replaced since."""
+        partition = self.partitions.get(token.log)
+        log = partition.log if partition else self.logs.get(*token.log)
+        if log is None or not log.on_synced(token.generation, token.end_offset):
+            return
+        if partition is None:
+            self._request_sync(log)
+            return
+        self.touched[partition.key] = partition
+        if partition.role is PartitionRole.FOLLOWER and partition.leader_id in self.links:
+            self.links[partition.leader_id].on_synced()
+
+    # -- ISR ---------------------------------------------------------------------------------------
+
+    def _propose_isr(self, partition: Partition, now_ms: int) -> None:
+        lag_ms_max = self.config.replica_lag_time_max_ms
+        if partition.propose_isr(self.image.brokers, now_ms, lag_ms_max) is not None:
+            self.unproposed[partition.key] = None
+
+    def make_alter_request(self) -> AlterPartitionRequest | None:
+        """All pending changes in one request, None without any; one is in flight at a time."""
+        parts = []
+        for key in self.unproposed:
+            partition = self.partitions.get(key)
+            if partition is None or partition.pending_isr is None:
+                continue
+            parts.append(
+                AlterPartitionPart(
+                    key[0],
+                    key[1],
+                    partition.leader_epoch,
+                    partition.pending_isr.partition_epoch,
+                    tuple(self._isr_member(partition, n) for n in partition.pending_isr.isr),
+                )
+            )
+        self.unproposed = {}
+        if not parts:
+            return None
+        return AlterPartitionRequest(self.config.node_id, self.broker_epoch, tuple(parts))
+
+    def _isr_member(self, partition: Partition, node_id: int) -> IsrMember:
+        """A member with the incarnation whose fetches (or, not yet heard of, whose registration)
+        make us propose it: the controller refuses any other (KIP-903)."""
+        if node_id == self.config.node_id:
+            return IsrMember(node_id, self.broker_epoch)
+        known = partition.progress[node_id].broker_epoch
+        if known < 0 and node_id in self.image.brokers:
+            known = self.image.brokers[node_id].broker_epoch
+        return IsrMember(node_id, known)
+
+    def on_alter_response(self, response: AlterPartitionResponse) -> None:
+        for result in response.parts:
+            partition = self.partitions.get((result.topic_id, result.partition))
+            if partition is not None:
+                partition.on_alter_result(
+                    result.error, result.leader_epoch, result.partition_epoch, result.isr
+                )
+                self.touched[partition.key] = partition
+
+    def repropose(self, request: AlterPartitionRequest) -> None:
+        """The request may or may not have arrived: send what is still pending once more."""
+        for part in request.parts:
+            self.unproposed[part.topic_id, part.partition] = None
+
+    # -- following ---------------------------------------------------------------------------------
+
+    def _send_rounds(self, now_ms: int) -> None:
+        for link in self.links.values():
+            round_ = link.outstanding
+            timeout_ms = self.config.replica_fetch_timeout_ms
+            if round_ is not None and now_ms - round_.sent_at_ms >= timeout_ms:
+                link.outstanding = None
+                self.outbox.add(ResetLink(link.leader_id, Plane.BROKER))
+            if link.followed and link.should_send(now_ms):
+                request = link.make_request(
+                    self.config.node_id,
+                    self.broker_epoch,
+                    wait_ms=self.config.replica_fetch_wait_max_ms,
+                    part_bytes=self.config.replica_fetch_max_bytes,
+                    total_bytes=self.config.replica_fetch_response_max_bytes,
+                )
+                link.sent(request, self.outbox.send(link.leader_id, Plane.BROKER, request), now_ms)
+
+    def on_unsent(self, peer: int, correlation_id: int, now_ms: int) -> None:
+        """A round did not leave: its partitions back off."""
+        link = self.links.get(peer)
+        if link is None or link.outstanding is None:
+            return
+        if link.outstanding.correlation_id == correlation_id:
+            link.outstanding = None
+            retry_at_ms = now_ms + self.config.replica_fetch_backoff_ms
+            for item in link.followed.values():
+                if item.state is FetchState.FETCHING:
+                    link.settle(item, Outcome.REFUSED, retry_at_ms)
+
+    def on_fetch_response(
+        self,
+        peer: int,
+        correlation_id: int,
+        response: FetchResponse,
+        payload: tuple[Buffer, ...],
+        now_ms: int,
+    ) -> None:
+        link = self.links.get(peer)
+        round_ = link.take_answer(correlation_id, response) if link else None
+        if link is None or round_ is None:
+            return
+        frames = iter(payload)
+        for result in response.parts:
+            data = next(frames) if result.has_batches else None
+            key = (result.topic_id, result.partition)
+            item = link.followed.get(key)
+            asked = round_.asked.get(key)
+            if item is None or asked is None:
+                continue
+            # Ours only if nothing changed since we asked: same epoch, same log end.
+            if asked != (item.leader_epoch, item.partition.log.log_end_offset):
+                continue
+            outcome = self._take_part(item.partition, result, data)
+            link.settle(item, outcome, now_ms + self.config.replica_fetch_backoff_ms)
+
+    def _take_part(
+        self, partition: Partition, result: FetchPartResult, data: Buffer | None
+    ) -> Outcome:
+        """Act on one partition's part of an answer. A diverging answer truncates and nothing else:
+        its watermark says nothing about what we hold (KAFKA-14704)."""
+        if result.error is ErrorCode.FENCED_LEADER_EPOCH:
+            return Outcome.FENCED
+        if result.error is ErrorCode.OFFSET_OUT_OF_RANGE:
+            self._realign(partition, result)
+            return Outcome.OUT_OF_RANGE
+        if result.error is not ErrorCode.NONE:
+            return Outcome.REFUSED
+        self.touched[partition.key] = partition
+        if result.diverging_epoch >= 0:
+            partition.truncate_to(
+                truncation_offset(partition, result.diverging_epoch, result.diverging_end_offset)
+            )
+            return Outcome.DIVERGED
+        outcome = Outcome.EMPTY
+        if data is not None:
+            try:
+                partition.log.append_as_follower(data)
+            except (CorruptBatch, LogMismatch):
+                return Outcome.CORRUPT
+            except DiskError as error:
+                if not error.unchanged:
+                    raise
+                return Outcome.REFUSED
+            outcome = Outcome.APPENDED
+        partition.on_leader_high_watermark(result.high_watermark)
+        return outcome
+
+    def _realign(self, partition: Partition, result: FetchPartResult) -> None:
+        """Our end lies outside the leader's log: below its start, or beyond its end."""
+        log = partition.log
+        if log.log_end_offset < result.log_start_offset:
+            log.restart_at(result.log_start_offset)
+            partition.high_watermark = result.log_start_offset
+        elif result.log_end_offset < log.log_end_offset:
+            partition.truncate_to(max(result.log_end_offset, partition.high_watermark))
+
+    def isr_change_wanted(self) -> bool:
+        return bool(self.unproposed)
+
+
+def sync_effect(log: tuple[str, int], request: SyncRequest) -> Sync:
+    return Sync(
+        SyncToken(log, request.generation, request.end_offset), request.files, request.directories
+    )

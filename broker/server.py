@@ -1,0 +1,251 @@
+"""The only loop: one node as one process. Drives NodeCore with sockets, disk and clock; no rule.
+
+A turn: wait, take everything that arrived, handle it, execute the effects in their order. Facts of
+a turn are written before its first message leaves.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+from broker.config import NodeConfig
+from broker.core import Identity, NodeCore
+from broker.events import (
+    Continue,
+    Effect,
+    Event,
+    Fact,
+    Halt,
+    Link,
+    Paused,
+    Remove,
+    Reply,
+    ResetLink,
+    Resume,
+    Send,
+    Store,
+    Sync,
+)
+from broker.ports import DiskError
+from broker.runtime import clock
+from broker.runtime.disk import RealDisk
+from broker.runtime.network import Network
+from broker.runtime.workers import Workers
+
+logger = logging.getLogger("prozess.node")
+
+POLL_MS_MAX = 100
+"""The loop turns at least this often, so that a longer gap proves a pause of the process."""
+WORKERS = 3
+
+
+class FactLog:
+    """facts.jsonl: one JSON object a line, written to the file before the turn's messages leave."""
+
+    def __init__(self, path: Path, node_id: int, incarnation: str) -> None:
+        self._file = path.open("ab", buffering=0)
+        self._node_id = node_id
+        self._incarnation = incarnation
+        self._number = 0
+
+    def write(self, facts: list[Fact]) -> None:
+        lines = []
+        time_ns = clock.now_ns()
+        for fact in facts:
+            self._number += 1
+            row = {
+                "n": self._number,
+                "t": time_ns,
+                "node": self._node_id,
+                "incarnation": self._incarnation,
+                "kind": fact.kind,
+                "topic": fact.topic_id,
+                "p": fact.partition,
+                "le": fact.leader_epoch,
+                "pe": fact.partition_epoch,
+                "leo": fact.log_end_offset,
+                "synced": fact.synced_end,
+                "hw": fact.high_watermark,
+                **fact.details,
+            }
+            lines.append(json.dumps(row, separators=(",", ":")))
+        self._file.write(("\n".join(lines) + "\n").encode())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Server:
+    """One incarnation of one node, until it is told to stop or cannot go on."""
+
+    def __init__(self, config: NodeConfig, identity: Identity, disk: RealDisk) -> None:
+        self.incarnation = secrets.token_hex(8)
+        seed = int.from_bytes(os.urandom(8), "big")
+        logger.info("incarnation %s seed %d", self.incarnation, seed)
+        random = Random(seed)
+        self.core = NodeCore(
+            config,
+            identity,
+            disk,
+            self.incarnation,
+            lambda label, low, high: random.randint(low, high),
+        )
+        self.config = config
+        self.disk = disk
+        self.network = Network(config, self._count)
+        self.workers = Workers(WORKERS, self.network.wake)
+        self.facts: FactLog | None = None
+        if config.facts != "off":
+            path = Path(config.data_dir) / "facts.jsonl"
+            self.facts = FactLog(path, config.node_id, self.incarnation)
+        self.pending: list[Event] = []
+        """Events that effects of the last turn gave rise to: the next turn comes at once."""
+        self.halted: str | None = None
+        self.stop_requested = False
+        self.core.counters["pid"] = os.getpid()
+
+    def _count(self, name: str) -> None:
+        self.core.counters[name] = self.core.counters.get(name, 0) + 1
+
+    def request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_requested = True
+        self.network.wake()
+
+    def run(self) -> int:
+        """0 after a clean stop, 1 when the node could not go on."""
+        self._execute(self.core.start(clock.now_ms()))
+        gc.collect()
+        gc.freeze()
+        last_turn_ms = clock.now_ms()
+        while self.halted is None and not self.stop_requested:
+            events = self._wait()
+            now_ms = clock.now_ms()
+            gap_ms = now_ms - last_turn_ms
+            if gap_ms > self.config.pause_ms:
+                logger.warning("paused for %d ms", gap_ms)
+                events.insert(0, Paused(gap_ms))
+            last_turn_ms = now_ms
+            self._turn(events, now_ms)
+            self._note_turn(clock.now_ms() - now_ms)
+        if self.halted is not None:
+            logger.error("halt: %s", self.halted)
+        return 1 if self.halted is not None else 0
+
+    def _wait(self) -> list[Event]:
+        timeout_ms = 0
+        if not self.pending:
+            until_ms = self.core.next_deadline_ms() - clock.now_ms()
+            timeout_ms = min(max(until_ms, 0), POLL_MS_MAX)
+        events = self.network.poll(timeout_ms)
+        events += self.workers.completed()
+        pending, self.pending = self.pending, []
+        return events + pending
+
+    def _turn(self, events: list[Event], now_ms: int) -> None:
+        try:
+            effects = self.core.handle(events, now_ms)
+        except DiskError as error:
+            effects = self.core.on_disk_error(error)
+        self._execute(effects)
+
+    def _note_turn(self, duration_ms: int) -> None:
+        counters = self.core.counters
+        if duration_ms > counters.get("turn_ms_max", 0):
+            counters["turn_ms_max"] = duration_ms
+
+    def _execute(self, effects: list[Effect]) -> None:
+        if self.facts is not None:
+            facts = [effect for effect in effects if isinstance(effect, Fact)]
+            if facts:
+                self.facts.write(facts)
+        for effect in effects:
+            match effect:
+                case Reply():
+                    self.network.reply(effect)
+                case Send():
+                    unsent = self.network.send(effect)
+                    if unsent is not None:
+                        self.pending.append(unsent)
+                case Sync() | Store() | Remove():
+                    self.workers.submit(self.disk.prepare(effect))
+                case Resume(work):
+                    self.pending.append(Continue(work))
+                case Link():
+                    self.network.link(effect)
+                case ResetLink():
+                    self.network.reset_link(effect)
+                case Fact():
+                    if effect.kind in LOGGED_FACTS:
+                        logger.info("%s", describe_fact(effect))
+                case Halt(reason):
+                    self.halted = reason
+
+    def close(self) -> None:
+        """End the device threads (a sync under way is finished), then the sockets."""
+        self.workers.close()
+        self.network.close(linger_ms=200)
+        if self.facts is not None:
+            self.facts.close()
+
+
+LOGGED_FACTS = (
+    "BecameLeader",
+    "BecameFollower",
+    "BecameOffline",
+    "Truncated",
+    "IsrProposed",
+    "IsrResult",
+    "RaftRole",
+    "Recovered",
+)
+
+
+def describe_fact(fact: Fact) -> str:
+    """A fact as one line for the log: what, where, epochs, offsets."""
+    where = f" {fact.topic_id[:8]}-{fact.partition}" if fact.partition >= 0 else ""
+    epochs = f" LE={fact.leader_epoch} PE={fact.partition_epoch}" if fact.leader_epoch >= 0 else ""
+    ends = f" leo={fact.log_end_offset} hw={fact.high_watermark}" if where else ""
+    details = "".join(f" {name}={value}" for name, value in fact.details.items())
+    return f"{fact.kind}{where}{epochs}{ends}{details}"
+
+
+def serve(config: NodeConfig, identity: Identity, disk: RealDisk) -> int:
+    """Run a node in the foreground until SIGTERM or SIGINT; returns the exit code."""
+    server = Server(config, identity, disk)
+    signal.signal(signal.SIGTERM, server.request_stop)
+    signal.signal(signal.SIGINT, server.request_stop)
+    try:
+        return server.run()
+    finally:
+        server.close()
+
+
+def refuse_optimised() -> None:
+    if sys.flags.optimize:
+        sys.exit("prozess: python -O removes the assertions that guard the data; run without it")
+
+
+def run(config: NodeConfig) -> int:
+    """A node from its settings to its end. 0 after a clean stop, 1 if it could not go on, 2 if it
+    could not start; the reason is one line on standard error."""
+    refuse_optimised()
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format=f"%(asctime)s %(levelname)s node {config.node_id} %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        with open_data_dir(config) as (identity, disk):
+            return serve(config, identity, disk)
+    except (PortTaken, IdentityError, DiskError, CorruptFile) as error:
+        print(f"prozess: {error}", file=sys.stderr)
+        return 2
