@@ -132,35 +132,51 @@ def _fill_holes(
     limit: int,
 ) -> int:
     """Holes below the log end that no candidate can have filled in time."""
-    holes = _holes(ordered, start_offset)
     waiting = sorted(candidates, key=lambda operation: operation.invoke_ns)
     count = 0
     taken = 0
-    for offset, first_after in holes:
-        if taken < len(waiting) and waiting[taken].invoke_ns <= first_after.end_ns:
+    for hole in _holes(ordered, start_offset):
+        offset = hole.start_offset
+        deadline_ns = hole.first_above.end_ns
+        while (
+            offset < hole.end_offset
+            and taken < len(waiting)
+            and waiting[taken].invoke_ns <= deadline_ns
+        ):
+            offset += 1
             taken += 1
-            continue
-        count += 1
-        if len(violations) < limit:
-            late = waiting[taken] if taken < len(waiting) else None
-            violations.append(Violation("hole", offset, late, first_after))
+        if offset < hole.end_offset:
+            count += hole.end_offset - offset
+            if len(violations) < limit:
+                late = waiting[taken] if taken < len(waiting) else None
+                violations.append(Violation("hole", offset, late, hole.first_above))
     return count
 
 
-def _holes(ordered: list[Operation], start_offset: int) -> list[tuple[int, Operation]]:
-    """Ascending (offset, the operation above it that ended first) for every unfilled offset."""
-    holes: list[tuple[int, Operation]] = []
+class _Hole(NamedTuple):
+    """Offsets [start_offset, end_offset) that nobody is known to fill. `first_above` ended first of
+    all operations with larger keys: whoever fills the hole must have begun by then."""
+
+    start_offset: int
+    end_offset: int
+    first_above: Operation
+
+
+def _holes(ordered: list[Operation], start_offset: int) -> list[_Hole]:
+    """By ascending offset."""
+    holes: list[_Hole] = []
     first: Operation | None = None
-    expected_end = 0  # exclusive end of the offsets between the previous and this operation
+    unfilled_end = start_offset  # exclusive end of the offsets below the operation before
     for operation in reversed(ordered):
         filled_end = (operation.key + 1) >> 1
-        if first is not None and filled_end < expected_end:
+        if first is not None and filled_end < unfilled_end:
             low = max(filled_end, start_offset)
-            holes.extend((offset, first) for offset in range(expected_end - 1, low - 1, -1))
-        expected_end = operation.key >> 1
+            if low < unfilled_end:
+                holes.append(_Hole(low, unfilled_end, first))
+        unfilled_end = operation.key >> 1
         if first is None or operation.end_ns < first.end_ns:
             first = operation
-    if first is not None:
-        holes.extend((offset, first) for offset in range(expected_end - 1, start_offset - 1, -1))
+    if first is not None and start_offset < unfilled_end:
+        holes.append(_Hole(start_offset, unfilled_end, first))
     holes.reverse()
     return holes

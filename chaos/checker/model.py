@@ -146,11 +146,19 @@ class History:
     details: dict[int, tuple[str, tuple[Attempt, ...]]] = field(default_factory=dict)
     """Error and attempts of the sends that did not succeed at the first attempt."""
     reads: dict[int, Reads] = field(default_factory=dict)
-    polls: list[Poll] = field(default_factory=list)
+    polls: dict[int, list[Poll]] = field(default_factory=dict)
+    """Per place, polls that got records."""
+    sent_to: dict[int, array[int]] = field(default_factory=dict)
+    """Per place, the numbers of its sends; -1 holds those whose partition is not known."""
     sessions: dict[int, list[Poll | ConsumerEvent]] = field(default_factory=dict)
     """Per process, its polls with records and its position changes, in order."""
     calls: list[Call] = field(default_factory=list)
     empty_polls: int = 0
+
+    def place_of(self, argument: dict[str, Any]) -> int:
+        """Place of a call about one partition, -1 if nothing was sent there or read from there."""
+        key = (argument.get("topic"), argument.get("partition"))
+        return next((place for place, known in enumerate(self.places) if known == key), -1)
 
     def place_name(self, place: int) -> str:
         if place < 0:
@@ -224,6 +232,9 @@ def build_history(files: Iterable[HistoryFile]) -> History:
     for file in files:
         clock = clocks.setdefault(file.header.boot_id, len(clocks))
         _Loader(history, places, clock, file).run()
+    history.sent_to = {place: array("q") for place in range(-1, len(places))}
+    for number, place in enumerate(history.sends.place):
+        history.sent_to[place].append(number)
     return history
 
 
@@ -280,6 +291,7 @@ class _Loader:
             place = self.places[key] = len(self.places)
             self.history.places.append(key)
             self.history.reads[place] = Reads()
+            self.history.polls[place] = []
         return place
 
     def _on_send(self, event: list[Any]) -> None:
@@ -379,7 +391,7 @@ class _Loader:
                 start,
                 len(reads.offset),
             )
-            history.polls.append(poll)
+            history.polls[place].append(poll)
             history.sessions.setdefault(process, []).append(poll)
 
     def _on_consumer(self, event: list[Any]) -> None:
