@@ -8,9 +8,8 @@ batches and are passed through as they are, in both directions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.wire.batch_header import Buffer
 from broker.wire.bounded_msgpack import MalformedMessage, pack, unpack
@@ -37,8 +36,7 @@ class UnsupportedVersion(MalformedMessage):
     """The peer speaks another version of the protocol; nothing behind the first byte was read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     kind: Kind
     api: Api
     correlation_id: int
