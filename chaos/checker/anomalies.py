@@ -1,7 +1,7 @@
 """The vocabulary of what can be wrong, and the collector of what was found.
 
 Every anomaly has one name, one definition and one guarantee that it breaks; the table in the
-README is generated from here (`python -m chaos.checker.anomalies`). Findings are counted without
+README is generated from here (`table()`; a test compares). Findings are counted without
 limit and shown a few at a time, each with a counterexample of at most ten lines.
 """
 
@@ -297,7 +297,3 @@ def table() -> str:
     rows = ["| anomaly | breaks | evidence | definition |", "|---|---|---|---|"]
     rows += [f"| `{a.name}` | {a.breaks} | {a.evidence} | {a.definition} |" for a in VOCABULARY]
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(table())
