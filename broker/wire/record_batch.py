@@ -90,13 +90,18 @@ def encode_batch(
 
 
 def decode_batch(
-    buffer: Buffer, *, decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX
+    buffer: Buffer,
+    *,
+    check_crc: bool = True,
+    decompressed_bytes_max: int = DECOMPRESSED_BYTES_MAX,
 ) -> Records:
-    """The records of the one batch that fills `buffer`, checksum verified; CorruptBatch otherwise.
+    """The records of the one batch that fills `buffer`; CorruptBatch if it is none.
 
-    A batch stamped with the time of its append gives that time to all its records.
+    A batch stamped with the time of its append gives that time to all its records. Without the
+    checksum (Kafka's check.crcs=false) malformed bytes are still refused, but flipped bits in keys
+    and values are not noticed.
     """
-    header = check_batch(buffer)
+    header = check_batch(buffer, check_crc=check_crc)
     body = memoryview(buffer)[HEADER_BYTES:]
     try:
         records_bytes = decompress(

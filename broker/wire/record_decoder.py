@@ -117,8 +117,6 @@ def decode_records(
     """
     if record_count * RECORD_BYTES_MIN > len(body):
         raise CorruptBatch(0, f"{record_count} records in {len(body)} bytes")
-    if not INT64_MIN + TABLE_SIZE <= base_timestamp_ms <= INT64_MAX - TABLE_SIZE:
-        raise CorruptBatch(0, f"base timestamp {base_timestamp_ms}")
     parser = _Parser(body, record_count, base_timestamp_ms)
     position = start = 0
     # Within each of these ranges every offset delta has the same number of bytes.
@@ -277,6 +275,7 @@ class _Parser:
         value_at = stride - 1 - len(value)
         if (
             self.headers[start - 1]
+            or not INT64_MIN + 64 <= self.base_timestamp_ms < INT64_MAX - 64
             or body[first + timestamp_at] >= 0x80
             or body[first + offset_at : first + key_length_at] != offset
             or len(encode_varint(end - 1)) != len(offset)
