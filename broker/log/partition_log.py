@@ -1,0 +1,460 @@
+"""The log of one partition: append, read, truncate, and know how far it is on disk.
+
+State changes only after the bytes are in the file; a failed append changes nothing. What is synced
+is told by `sync_request` and `on_synced`; the log never waits for the device.
+
+A cut that drops whole files closes the log to appends until the drop is on disk (`Gate`): else a
+power loss could keep the new batches and bring the dropped file back behind them.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_right
+from collections.abc import Iterator
+from enum import Enum
+
+from broker.log.errors import LogMismatch, OffsetOutOfRange
+from broker.log.leader_epochs import LeaderEpochs
+from broker.log.producer_state import ProducerStateTable
+from broker.log.segment import SEGMENT_BYTES_MAX, Segment
+from broker.log.sync_state import SyncRequest, SyncState
+from broker.ports import Buffer, Disk, DiskError
+from broker.wire.batch_header import BatchHeader, prefix
+from broker.wire.record_batch import CorruptBatch, decode_batch, iterate_batches, verify_crc
+
+__all__ = ["PartitionLog", "SyncRequest"]
+
+DELETED_SUFFIX = ".deleted"
+PREFIX_BYTES = 16
+RELATIVE_OFFSET_MAX = 2**31 - 1
+
+
+class Gate(Enum):
+    """Why appends wait. A sync moves CUT to RENAMED and RENAMED to OPEN."""
+
+    OPEN = "appends are taken"
+    CUT = "files were emptied; that is not on disk yet"
+    RENAMED = "the empty files were renamed out of the way; that is not on disk yet"
+
+
+class PartitionLog:
+    """`[log_start_offset, log_end_offset)`, of which `[.., synced_end)` is known to be on disk.
+
+    `recovery_point`: below it recovery need not verify; derived files are durable below it. It
+    never exceeds the high watermark, so no truncation gets below it (flush=async excepted, where a
+    power loss may take committed records).
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        directory: str,
+        *,
+        topic_id: str,
+        name: str,
+        partition: int,
+        flush: str = "ack",
+        segment_bytes: int = 134_217_728,
+        index_interval_bytes: int = 4_096,
+        segments: list[Segment],
+        epochs: LeaderEpochs | None = None,
+        producers: ProducerStateTable | None = None,
+        recovery_point: int = 0,
+    ) -> None:
+        assert segments, "a log has at least one segment, if an empty one"
+        self.topic_id = topic_id
+        self.name = name
+        self.partition = partition
+        self.directory = directory
+        self.flush = flush
+        self.segment_bytes = segment_bytes
+        self.epochs = epochs or LeaderEpochs()
+        self.log_start_offset = segments[0].base_offset
+        self.log_end_offset = segments[-1].end_offset
+        self.producers = producers or ProducerStateTable(self.log_start_offset)
+        self.last_batch_epoch = self.epochs.epoch_of(self.log_end_offset - 1)
+        """Leader epoch of the last batch; -1 without one."""
+        self.recovery_point = recovery_point
+        self.epochs_stored: tuple[tuple[int, int], ...] | None = None
+        """What the leader-epoch checkpoint holds; None if unknown."""
+        self.removals: list[str] = []
+        """Files that only take room: to be removed by whoever can."""
+        self._disk = disk
+        self._index_interval_bytes = index_interval_bytes
+        self._segments = segments
+        self._sync = SyncState(min(recovery_point, self.log_end_offset))
+        self._gate = Gate.OPEN
+        self._retired: list[str] = []
+        self._restarting = False
+        self._sync_due = False
+        self._broken = False
+
+    @classmethod
+    def create(
+        cls,
+        disk: Disk,
+        directory: str,
+        *,
+        topic_id: str,
+        name: str,
+        partition: int,
+        flush: str = "ack",
+        segment_bytes: int = 134_217_728,
+        index_interval_bytes: int = 4_096,
+    ) -> PartitionLog:
+        """An empty log in a new directory (or one that holds no segment)."""
+        disk.make_dir(directory)
+        log = cls(
+            disk,
+            directory,
+            topic_id=topic_id,
+            name=name,
+            partition=partition,
+            flush=flush,
+            segment_bytes=segment_bytes,
+            index_interval_bytes=index_interval_bytes,
+            segments=[Segment(disk, directory, 0, index_interval_bytes)],
+        )
+        log.distrust(log._segments)
+        return log
+
+    @property
+    def generation(self) -> int:
+        return self._sync.generation
+
+    @property
+    def synced_end(self) -> int:
+        return self._sync.synced_end
+
+    @property
+    def counted_end(self) -> int:
+        """How far this replica vouches for its log: what is on disk, or under flush=async what is
+        written."""
+        return self.log_end_offset if self.flush == "async" else self._sync.synced_end
+
+    @property
+    def last_fetched_epoch(self) -> int:
+        """The leader epoch of the last batch, as a follower tells it to its leader."""
+        return self.last_batch_epoch
+
+    @property
+    def is_open(self) -> bool:
+        """False while a cut is not yet on disk, and for good after the disk failed."""
+        return self._gate is Gate.OPEN and not self._broken and not self._sync.failed
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return tuple(self._segments)
+
+    def configure(self, flush: str, segment_bytes: int) -> None:
+        """The topic's settings, which a recovered log does not know."""
+        self.flush = flush
+        self.segment_bytes = segment_bytes
+
+    # --- append -----------------------------------------------------------------------------------
+
+    def append_as_leader(self, batch: Buffer, header: BatchHeader, leader_epoch: int) -> int:
+        """Give the batch its offsets and leader epoch and write it; its base offset.
+
+        Layout, checksum and producer verdict are the caller's to check, before. DiskError: nothing
+        was appended; `unchanged` tells whether that is proven.
+        """
+        assert leader_epoch >= self.last_batch_epoch, "leader epochs never go back"
+        base_offset = self.log_end_offset
+        last_offset = base_offset + header.last_offset_delta
+        segment = self._segment_for(header.size_bytes, last_offset)
+        stamp = prefix(base_offset, header.batch_length, leader_epoch)
+        position = self._write(segment, (stamp, memoryview(batch)[PREFIX_BYTES:]))
+        self._note(segment, position, header, base_offset, leader_epoch)
+        return base_offset
+
+    def append_as_follower(self, data: Buffer) -> int:
+        """Append the leader's batches as they are; the new log end offset.
+
+        `data` holds whole batches that continue this log: next offset first, no gap, leader epochs
+        not going back. CorruptBatch or LogMismatch otherwise, with nothing written; DiskError as
+        for a leader.
+        """
+        headers = self._check_continuation(data)
+        segment = self._segment_for(len(data), headers[-1].last_offset)
+        position = self._write(segment, (data,))
+        for header in headers:
+            self._note(segment, position, header, header.base_offset, header.leader_epoch)
+            position += header.size_bytes
+        return self.log_end_offset
+
+    def _check_continuation(self, data: Buffer) -> list[BatchHeader]:
+        headers: list[BatchHeader] = []
+        offset, leader_epoch, size_bytes = self.log_end_offset, self.last_batch_epoch, 0
+        for header, batch in iterate_batches(data):
+            if header.base_offset != offset or header.last_offset_delta < 0:
+                raise LogMismatch(
+                    f"{self.directory}: batch of offsets {header.base_offset} to "
+                    f"{header.last_offset} where {offset} is next"
+                )
+            if header.leader_epoch < leader_epoch:
+                raise LogMismatch(
+                    f"{self.directory}: leader epoch {header.leader_epoch} at offset {offset} "
+                    f"after {leader_epoch}"
+                )
+            if not verify_crc(batch):
+                raise CorruptBatch(size_bytes, f"checksum mismatch at offset {offset}")
+            headers.append(header)
+            offset, leader_epoch = header.next_offset, header.leader_epoch
+            size_bytes += header.size_bytes
+        if not headers or size_bytes != len(data):
+            raise CorruptBatch(size_bytes, "the last batch is cut short")
+        return headers
+
+    def _segment_for(self, size_bytes: int, last_offset: int) -> Segment:
+        if self._broken or self._sync.failed:
+            raise DiskError(self.directory, errno.EIO, "the disk failed before", unchanged=True)
+        if self._gate is not Gate.OPEN:
+            reason = "waiting until dropped files are gone from disk"
+            raise DiskError(self.directory, errno.EAGAIN, reason, unchanged=True)
+        active = self._segments[-1]
+        is_full = (
+            active.closed
+            or active.size_bytes + size_bytes > min(self.segment_bytes, SEGMENT_BYTES_MAX)
+            or last_offset - active.base_offset > RELATIVE_OFFSET_MAX
+        )
+        return self._roll() if is_full and active.size_bytes else active
+
+    def _roll(self) -> Segment:
+        segment = Segment(
+            self._disk, self.directory, self.log_end_offset, self._index_interval_bytes
+        )
+        assert segment.size_bytes == 0, f"{segment.path} is not empty"
+        self._segments[-1].closed = True
+        self._segments.append(segment)
+        self._sync.touch(segment.path)
+        self._sync.touch_directories((self.directory,))
+        self._sync_due = True
+        self.producers.take_snapshot(self.log_end_offset)
+        return segment
+
+    def _write(self, segment: Segment, chunks: tuple[Buffer, ...]) -> int:
+        try:
+            position = segment.append(chunks)
+        except DiskError as error:
+            self._broken = not error.unchanged
+            raise
+        self._sync.touch(segment.path)
+        return position
+
+    def _note(
+        self,
+        segment: Segment,
+        position: int,
+        header: BatchHeader,
+        base_offset: int,
+        leader_epoch: int,
+    ) -> None:
+        last_offset = base_offset + header.last_offset_delta
+        segment.note(position, base_offset, last_offset, header.max_timestamp_ms)
+        if leader_epoch != self.last_batch_epoch:
+            self.epochs.assign(leader_epoch, base_offset)
+            self.last_batch_epoch = leader_epoch
+        self.producers.note(header, base_offset)
+        self.log_end_offset = last_offset + 1
+
+    # --- read -------------------------------------------------------------------------------------
+
+    def read(self, offset: int, max_bytes: int, end_offset: int) -> bytes:
+        """Whole contiguous batches from the one that holds `offset`, all below `end_offset`.
+
+        At most `max_bytes`, but at least one batch if there is one; b"" if there is none.
+        OffsetOutOfRange outside the log; CorruptFile where the file is damaged.
+        """
+        end_offset = min(end_offset, self.log_end_offset)
+        if not self.log_start_offset <= offset <= self.log_end_offset:
+            raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
+        if offset >= end_offset:
+            return b""
+        segment = self._segments[self._slot_of(offset)]
+        position = segment.position_of(offset)[1]
+        end = segment.end_of_read(position, max_bytes, end_offset)
+        return segment.file.read(position, end - position) if end > position else b""
+
+    def size_between(self, offset: int, end_offset: int) -> int:
+        """Bytes of the batches from the one that holds `offset` up to `end_offset`."""
+        if offset >= end_offset:
+            return 0
+        first, last = self._slot_of(offset), self._slot_of(end_offset - 1)
+        size_bytes = sum(segment.size_bytes for segment in self._segments[first:last])
+        size_bytes -= self._segments[first].position_of(offset)[1]
+        return size_bytes + self._segments[last].end_position_of(end_offset)
+
+    def offset_for_timestamp(self, timestamp_ms: int, end_offset: int) -> tuple[int, int] | None:
+        """(timestamp, offset) of the first record below `end_offset` at or after a time."""
+        for segment in self._segments:
+            if segment.max_timestamp_ms < timestamp_ms or not segment.size_bytes:
+                continue
+            position = segment.position_of(segment.floor_of_time(timestamp_ms))[1]
+            for place, header in segment.headers(position, segment.size_bytes):
+                if header.next_offset > end_offset:
+                    return None
+                if header.max_timestamp_ms < timestamp_ms:
+                    continue
+                records = decode_batch(segment.file.read(place, header.size_bytes))
+                for offset, made_ms in zip(records.offsets, records.timestamps_ms, strict=True):
+                    if made_ms >= timestamp_ms:
+                        return made_ms, offset
+        return None
+
+    def headers(self, offset: int, end_offset: int) -> Iterator[BatchHeader]:
+        """Headers of the batches from the one that holds `offset` up to `end_offset`."""
+        while offset < end_offset:
+            segment = self._segments[self._slot_of(offset)]
+            position = segment.position_of(offset)[1]
+            for _, header in segment.headers(position, segment.end_position_of(end_offset)):
+                yield header
+                offset = header.next_offset
+            if offset < segment.end_offset:
+                return
+
+    def _slot_of(self, offset: int) -> int:
+        """The last segment that begins at or below `offset`."""
+        segments = self._segments
+        if offset >= segments[-1].base_offset:
+            return len(segments) - 1
+        return bisect_right(segments, offset, key=lambda segment: segment.base_offset) - 1
+
+    # --- truncate ---------------------------------------------------------------------------------
+
+    def truncate_to(self, offset: int) -> None:
+        """Drop the batches that end above `offset`; the log then ends at or below it.
+
+        Leader epochs that begin at the end or above are forgotten even if no batch is dropped.
+        DiskError: the log can no longer be used.
+        """
+        assert offset >= self.recovery_point or self.flush == "async", (
+            f"{self.directory}: truncation to {offset} below {self.recovery_point}, which is "
+            "committed"
+        )
+        offset = max(offset, self.log_start_offset)
+        if offset < self.log_end_offset:
+            slot = self._slot_of(offset)
+            segment = self._segments[slot]
+            end_offset, position = offset, 0
+            if offset > segment.base_offset:
+                end_offset, position = segment.position_of(offset)
+            self._cut(slot, position, end_offset)
+            self.producers_from_batches()
+        self.epochs.truncate_to(self.log_end_offset)
+        self.last_batch_epoch = self.epochs.epoch_of(self.log_end_offset - 1)
+
+    def _cut(self, slot: int, position: int, end_offset: int) -> None:
+        self._broken = True
+        self._sync.cut(end_offset)
+        while len(self._segments) > slot + 1:
+            self._retire(self._segments.pop())
+        segment = self._segments[slot]
+        self._sync.touch(segment.path)
+        segment.cut(position, end_offset)
+        self.log_end_offset = end_offset
+        self.recovery_point = min(self.recovery_point, end_offset)
+        self._broken = False
+
+    def _retire(self, segment: Segment) -> None:
+        """Empty a file that no longer belongs to the log, and close the log until that is sure."""
+        path = segment.path
+        self._gate = Gate.CUT
+        self._sync.touch(path)
+        segment.cut(0, segment.base_offset)
+        segment.file.close()
+        if path not in self._retired:
+            self._retired.append(path)
+
+    def restart_at(self, offset: int) -> None:
+        """Forget everything and go on at `offset`: the leader's log begins above our end, or ours
+        is damaged. Nothing counts (`synced_end` is 0) until the new beginning is on disk."""
+        self._broken = True
+        self._sync.cut(0)
+        same = [segment for segment in self._segments if segment.base_offset == offset]
+        for segment in reversed(self._segments):
+            if segment.base_offset != offset:
+                self._retire(segment)
+        for segment in same:
+            segment.cut(0, offset)
+        self._segments = same or [
+            Segment(self._disk, self.directory, offset, self._index_interval_bytes)
+        ]
+        path = self._segments[0].path
+        if path in self._retired:
+            self._retired.remove(path)
+        self._sync.touch(path)
+        self._sync.touch_directories((self.directory,))
+        self._restarting = self._gate is not Gate.OPEN
+        self.log_start_offset = self.log_end_offset = offset
+        self.recovery_point = 0
+        self.epochs = LeaderEpochs()
+        self.epochs_stored = None
+        self.producers = ProducerStateTable(offset)
+        self.last_batch_epoch = -1
+        self._broken = False
+
+    def producers_from_batches(self) -> None:
+        """Rebuild the producer table from the newest copy below the log end and the batches."""
+        offset = self.producers.restore(self.log_end_offset)
+        for header in self.headers(offset, self.log_end_offset):
+            self.producers.note(header, header.base_offset)
+
+    # --- durability -------------------------------------------------------------------------------
+
+    def sync_request(self, *, force: bool = False) -> SyncRequest | None:
+        """What to sync now, or None: nothing new, one is in flight, or (flush=async) no hurry."""
+        if self.flush == "async" and not (
+            force or self._sync_due or self._restarting or self._gate is not Gate.OPEN
+        ):
+            return None
+        request = self._sync.request(self.log_end_offset)
+        if request is not None:
+            self._sync_due = False
+        return request
+
+    def want_sync(self) -> None:
+        """Under flush=async too: the recovery point cannot move without one."""
+        self._sync_due = True
+
+    def on_synced(self, generation: int, end_offset: int) -> bool:
+        """A sync is done. False if it is of an older generation and thus proves nothing."""
+        if not self._sync.complete(generation, end_offset):
+            return False
+        if self._gate is Gate.CUT:
+            for path in self._retired:
+                self._disk.rename(path, path + DELETED_SUFFIX)
+                self.removals.append(path + DELETED_SUFFIX)
+            self._retired = []
+            self._sync.touch_directories((self.directory,))
+            self._gate = Gate.RENAMED
+        elif self._gate is Gate.RENAMED:
+            self._gate = Gate.OPEN
+            self._restarting = False
+        if not self._restarting:
+            self._sync.synced_end = end_offset
+        return True
+
+    def on_sync_failed(self) -> None:
+        """A sync failed: nothing is appended or synced here any more."""
+        self._sync.fail()
+
+    def distrust(self, segments: list[Segment], emptied: tuple[str, ...] = ()) -> None:
+        """Nobody knows whether these files and their names are on disk (new, or found by recovery).
+
+        `emptied` are files that recovery cut to nothing and that must be gone before an append.
+        """
+        for path in emptied:
+            self._gate = Gate.CUT
+            self._sync.touch(path)
+            self._retired.append(path)
+        for segment in segments:
+            self._sync.touch(segment.path)
+        parents = self.directory.split("/")
+        paths = ["/".join(parents[:depth]) for depth in range(len(parents), 0, -1)]
+        self._sync.touch_directories((*paths, "."))
+
+    def close(self) -> None:
+        for segment in self._segments:
+            segment.file.close()

@@ -1,0 +1,114 @@
+"""A few threads that wait for the device, so that the loop never does. They decide nothing.
+
+Jobs of one key run one at a time and in order; jobs of different keys run side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.runtime.clock import now_ms
+from broker.runtime.disk import Job, Outcome
+
+
+@dataclass(slots=True)
+class _Running:
+    job: Job
+    started_ms: int
+    given_up: bool = False
+    """Already reported as failed; what comes of it no longer matters."""
+
+
+class Workers:
+    """`notify` is called, from a worker's thread, whenever `completed` has something new."""
+
+    def __init__(self, count: int, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self._lock = threading.Lock()
+        self._work_or_stop = threading.Condition(self._lock)
+        self._ready: deque[Job] = deque()
+        self._waiting: dict[str, deque[Job]] = {}
+        """Per key with a job ready or running: the jobs behind it."""
+        self._running: dict[int, _Running] = {}
+        self._outcomes: deque[Outcome] = deque()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(slot,), name=f"disk-{slot}", daemon=True)
+            for slot in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        with self._lock:
+            assert not self._stopping, "no work is taken after close"
+            behind = self._waiting.get(job.key)
+            if behind is not None:
+                behind.append(job)
+                return
+            self._waiting[job.key] = deque()
+            self._ready.append(job)
+            self._work_or_stop.notify()
+
+    def completed(self) -> list[Outcome]:
+        """What became of jobs since the last call, in order of completion."""
+        outcomes: list[Outcome] = []
+        while self._outcomes:
+            outcomes.append(self._outcomes.popleft())
+        return outcomes
+
+    def give_up_on_stalled(self, stall_ms: int) -> None:
+        """Count jobs that run for longer as failed. Their threads stay with the device."""
+        now = now_ms()
+        with self._lock:
+            for running in self._running.values():
+                if not running.given_up and now - running.started_ms > stall_ms:
+                    running.given_up = True
+                    self._finish(running.job, f"no answer from the device for {stall_ms} ms")
+
+    def close(self, *, timeout_s: float | None = None) -> None:
+        """Finish everything submitted, then end the threads. Waits at most `timeout_s` each."""
+        with self._lock:
+            self._stopping = True
+            self._work_or_stop.notify_all()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    # --- in the threads ---------------------------------------------------------------------------
+
+    def _work(self, slot: int) -> None:
+        while True:
+            with self._lock:
+                while not self._ready:
+                    if self._stopping:
+                        return
+                    self._work_or_stop.wait()
+                job = self._ready.popleft()
+                running = self._running[slot] = _Running(job, now_ms())
+            problem: str | None = None
+            try:
+                job.run()
+            except OSError as error:
+                problem = f"{error.strerror or type(error).__name__} (errno {error.errno})"
+            with self._lock:
+                del self._running[slot]
+                if not running.given_up:
+                    self._finish(job, problem)
+                self._start_next(job.key)
+
+    def _finish(self, job: Job, problem: str | None) -> None:
+        outcome = job.done if problem is None else job.failed(problem)
+        if outcome is not None:
+            self._outcomes.append(outcome)
+            self._notify()
+
+    def _start_next(self, key: str) -> None:
+        behind = self._waiting[key]
+        if behind:
+            self._ready.append(behind.popleft())
+        else:
+            del self._waiting[key]
+        self._work_or_stop.notify()

@@ -1,0 +1,423 @@
+"""A disk in memory that forgets what a real one may forget. Satisfies `broker.ports.Disk`.
+
+Every file keeps what was written and what is durable, and the operations between the two; every
+directory does so for its names. A process crash leaves what was written; a power loss keeps of each
+file some prefix of its operations (the next append torn, perhaps with zeros for the rest) and of
+each name in a directory some prefix of what happened to it, all independently of each other. A
+rename is atomic. That is more than journalling file systems mix up, on purpose.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from broker.ports import Buffer, DiskError
+
+Draw = Callable[[str, int, int], int]
+"""(label, low, high) -> a number, both bounds included."""
+
+
+class Crash(BaseException):
+    """The process ends here, in the middle of a disk call. Nobody but the simulator catches it."""
+
+
+@dataclass(slots=True, eq=False)
+class _FileNode:
+    content: bytearray = field(default_factory=bytearray)
+    durable: bytearray = field(default_factory=bytearray)
+    operations: deque[bytes | int] = field(default_factory=deque)
+    """Not yet durable: bytes appended, or the size cut to."""
+    done_count: int = 0
+    """Operations that became durable, ever."""
+
+    def append(self, data: bytes) -> None:
+        self.content += data
+        self.operations.append(data)
+
+    def cut(self, size_bytes: int) -> None:
+        del self.content[size_bytes:]
+        self.operations.append(size_bytes)
+
+    @property
+    def total_count(self) -> int:
+        return self.done_count + len(self.operations)
+
+    def make_durable(self, total_count: int) -> None:
+        while self.done_count < total_count:
+            operation = self.operations.popleft()
+            self.done_count += 1
+            if isinstance(operation, int):
+                del self.durable[operation:]
+            else:
+                self.durable += operation
+
+    def lose_power(self, path: str, draw: Draw) -> None:
+        if self.operations:
+            kept = draw(f"disk: operations kept of {path}", 0, len(self.operations))
+            self.make_durable(self.done_count + kept)
+            if self.operations and isinstance(self.operations[0], bytes):
+                torn = self.operations[0]
+                size_bytes = draw(f"disk: bytes kept of a write to {path}", 0, len(torn))
+                self.durable += torn[:size_bytes]
+                if draw(f"disk: zeros after a torn write to {path}", 0, 3) == 0:
+                    self.durable += bytes(len(torn) - size_bytes)
+        self.content = bytearray(self.durable)
+        self.operations.clear()
+
+
+@dataclass(slots=True, eq=False)
+class _NameChange:
+    """`name` now leads to `node`, or to nothing. With `renamed_from` that name goes, atomically."""
+
+    name: str
+    node: _FileNode | _DirectoryNode | None
+    renamed_from: str | None = None
+
+    def apply(self, entries: dict[str, _FileNode | _DirectoryNode]) -> None:
+        if self.renamed_from is not None:
+            entries.pop(self.renamed_from, None)
+        if self.node is None:
+            entries.pop(self.name, None)
+        else:
+            entries[self.name] = self.node
+
+
+@dataclass(slots=True, eq=False)
+class _DirectoryNode:
+    entries: dict[str, _FileNode | _DirectoryNode] = field(default_factory=dict)
+    durable: dict[str, _FileNode | _DirectoryNode] = field(default_factory=dict)
+    operations: deque[_NameChange] = field(default_factory=deque)
+    done_count: int = 0
+
+    def change(self, change: _NameChange) -> None:
+        change.apply(self.entries)
+        self.operations.append(change)
+
+    @property
+    def total_count(self) -> int:
+        return self.done_count + len(self.operations)
+
+    def make_durable(self, total_count: int) -> None:
+        while self.done_count < total_count:
+            self.operations.popleft().apply(self.durable)
+            self.done_count += 1
+
+    def lose_power(self, path: str, draw: Draw) -> None:
+        for changes in self._independent_changes():
+            names = changes[0].name
+            kept = draw(f"disk: name changes kept of {path}/{names}", 0, len(changes))
+            for change in changes[:kept]:
+                change.apply(self.durable)
+        self.done_count += len(self.operations)
+        self.operations.clear()
+        self.entries = dict(self.durable)
+        for name, node in sorted(self.entries.items()):
+            node.lose_power(f"{path}/{name}", draw)
+
+    def _independent_changes(self) -> list[list[_NameChange]]:
+        """Changes grouped by name; a rename ties its two names together."""
+        groups: list[tuple[list[str], list[_NameChange]]] = []
+        for change in self.operations:
+            names = [change.name]
+            if change.renamed_from is not None:
+                names.append(change.renamed_from)
+            tied = [group for group in groups if any(name in group[0] for name in names)]
+            groups = [group for group in groups if group not in tied]
+            # Groups keep the order of the changes in them, as each is already in order.
+            changes = [other for group in tied for other in group[1]]
+            changes.sort(key=list(self.operations).index)
+            names += [name for group in tied for name in group[0]]
+            groups.append((names, [*changes, change]))
+        return [changes for _, changes in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSync:
+    """A sync that the device has not finished: it covers what was there when it was asked for."""
+
+    nodes: tuple[tuple[_FileNode | _DirectoryNode, int], ...]
+
+    def complete(self) -> None:
+        for node, total_count in self.nodes:
+            node.make_durable(total_count)
+
+
+class SimFile:
+    """Satisfies `ports.File`; dies with the process that opened it."""
+
+    __slots__ = ("_disk", "_life", "_node", "_path")
+
+    def __init__(self, disk: SimDisk, path: str, node: _FileNode) -> None:
+        self._disk = disk
+        self._path = path
+        self._node = node
+        self._life = disk.life
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._node.content)
+
+    def append(self, chunks: Sequence[Buffer]) -> None:
+        self._require_life()
+        data = b"".join(chunks)
+        self._disk.mutate(
+            "append",
+            self._path,
+            partial(self._node.append, data),
+            partially=partial(self._node.append, data[: len(data) // 2]),
+            undo=partial(self._node.cut, len(self._node.content)),
+            size_bytes=len(data),
+        )
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        self._require_life()
+        self._disk.fail_if_told("read", self._path)
+        return bytes(self._node.content[position : position + size_bytes])
+
+    def truncate(self, size_bytes: int) -> None:
+        self._require_life()
+        if size_bytes < len(self._node.content):
+            freed = size_bytes - len(self._node.content)
+            cut = partial(self._node.cut, size_bytes)
+            self._disk.mutate("truncate", self._path, cut, size_bytes=freed)
+
+    def close(self) -> None:
+        self._require_life()
+
+    def _require_life(self) -> None:
+        assert self._life == self._disk.life, f"{self._path}: used by a process that is dead"
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    kind: str
+    errno: int
+    path_part: str
+    cut_back: bool
+
+
+class SimDisk:
+    """`life` counts process starts. `call_count` counts calls that change something."""
+
+    def __init__(self, *, capacity_bytes: int = 2**62) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.used_bytes = 0
+        self.life = 0
+        self.call_count = 0
+        self._root = _DirectoryNode()
+        self._crash_at: tuple[int, str] | None = None
+        self._failures: list[_Failure] = []
+
+    # --- ports.Disk -------------------------------------------------------------------------------
+
+    def open(self, path: str, *, create: bool = False) -> SimFile:
+        self.fail_if_told("open", path)
+        parent, name = self._parent(path)
+        node = parent.entries.get(name)
+        if node is None and create:
+            node = _FileNode()
+            self.mutate("create", path, partial(parent.change, _NameChange(name, node)))
+        if not isinstance(node, _FileNode):
+            raise _missing(path)
+        return SimFile(self, path, node)
+
+    def exists(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    def list_dir(self, path: str) -> tuple[str, ...]:
+        node = self._find(path)
+        return tuple(sorted(node.entries)) if isinstance(node, _DirectoryNode) else ()
+
+    def make_dir(self, path: str) -> None:
+        parts = path.split("/")
+        node = self._root
+        for depth, name in enumerate(parts, start=1):
+            child = node.entries.get(name)
+            if child is None:
+                child = _DirectoryNode()
+                change = partial(node.change, _NameChange(name, child))
+                self.mutate("make_dir", "/".join(parts[:depth]), change)
+            if not isinstance(child, _DirectoryNode):
+                raise DiskError(path, errno.ENOTDIR, "not a directory", unchanged=True)
+            node = child
+
+    def rename(self, path: str, new_path: str) -> None:
+        parent, name = self._parent(path)
+        new_parent, new_name = self._parent(new_path)
+        assert parent is new_parent, "names move within their directory only"
+        node = parent.entries.get(name)
+        if node is None:
+            raise _missing(path)
+        change = _NameChange(new_name, node, renamed_from=name)
+        self.mutate("rename", path, partial(parent.change, change))
+
+    def read_whole(self, path: str) -> bytes:
+        self.fail_if_told("read", path)
+        node = self._find(path)
+        if not isinstance(node, _FileNode):
+            raise _missing(path)
+        return bytes(node.content)
+
+    # --- what the device threads do ---------------------------------------------------------------
+
+    def prepare_sync(self, files: Sequence[str], directories: Sequence[str] = ()) -> PendingSync:
+        """A sync of what is there now, to be completed later; paths may move meanwhile."""
+        nodes: list[tuple[_FileNode | _DirectoryNode, int]] = []
+        for path in (*files, *directories):
+            node = self._find(path)
+            if node is None:
+                raise _missing(path)
+            nodes.append((node, node.total_count))
+        return PendingSync(tuple(nodes))
+
+    def sync(self, files: Sequence[str], directories: Sequence[str] = ()) -> None:
+        """Make files and then directories durable, one after the other. DiskError if told to."""
+        for path in (*files, *directories):
+            pending = self.prepare_sync((path,))
+            self.mutate("sync", path, pending.complete)
+
+    def store(self, path: str, data: bytes) -> None:
+        """Replace a file durably and atomically."""
+        parent, name = self._parent(path)
+        node = _FileNode(bytearray(data), bytearray(data))
+
+        def replace() -> None:
+            parent.change(_NameChange(name, node))
+            parent.make_durable(parent.total_count)
+
+        self.mutate("store", path, replace)
+
+    def remove(self, path: str) -> None:
+        """A file or a directory with all in it; fine if it is gone already."""
+        parent, name = self._parent(path)
+        if name in parent.entries:
+            self.mutate("remove", path, partial(parent.change, _NameChange(name, None)))
+
+    # --- faults -----------------------------------------------------------------------------------
+
+    def process_crash(self) -> None:
+        """All that was written stays readable; none of it becomes durable by this."""
+        self.life += 1
+        self._forget_plans()
+
+    def power_loss(self, draw: Draw) -> None:
+        """What is not durable vanishes wholly, partly or not at all, as drawn."""
+        self.life += 1
+        self._forget_plans()
+        self._root.lose_power("", draw)
+        self.used_bytes = sum(len(node.content) for _, node in self._walk(self._root, ""))
+
+    def crash_at(self, call: int, part: str) -> None:
+        """Raise Crash at the `call`-th change from now (from 1): `before` it, `torn` (half of an
+        append, else before) or `after` it."""
+        assert part in ("before", "torn", "after")
+        self._crash_at = (self.call_count + call, part)
+
+    def fail_next(
+        self,
+        kind: str,
+        *,
+        error: int = errno.EIO,
+        path_part: str = "",
+        cut_back: bool = True,
+    ) -> None:
+        """The next `kind` of call (append, read, truncate, open, create, make_dir, rename, sync,
+        store, remove) on a path that contains `path_part` fails; without `cut_back` half of an
+        append stays."""
+        self._failures.append(_Failure(kind, error, path_part, cut_back))
+
+    def corrupt(self, path: str, position: int, mask: int) -> None:
+        """Flip bits of one byte, also of what is durable: bit rot."""
+        node = self._find(path)
+        assert isinstance(node, _FileNode), f"no file {path}"
+        assert not node.operations, "only what is durable rots"
+        node.content[position] ^= mask
+        node.durable[position] ^= mask
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    def files(self) -> dict[str, bytes]:
+        """Every file's content as a process sees it, by path, sorted."""
+        return {path: bytes(node.content) for path, node in self._walk(self._root, "")}
+
+    def _walk(self, directory: _DirectoryNode, prefix: str) -> Iterator[tuple[str, _FileNode]]:
+        for name, node in sorted(directory.entries.items()):
+            if isinstance(node, _FileNode):
+                yield prefix + name, node
+            else:
+                yield from self._walk(node, f"{prefix}{name}/")
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def mutate(
+        self,
+        kind: str,
+        path: str,
+        change: Callable[[], None],
+        *,
+        partially: Callable[[], None] | None = None,
+        undo: Callable[[], None] | None = None,
+        size_bytes: int = 0,
+    ) -> None:
+        """Make one change, unless it is the one to fail or to crash at."""
+        self.call_count += 1
+        crash = self._crash_at is not None and self._crash_at[0] == self.call_count
+        part = self._crash_at[1] if self._crash_at is not None else ""
+        if crash and part != "after":
+            if part == "torn" and partially is not None:
+                partially()
+            raise Crash(f"{kind} {path}")
+        failure = self._take_failure(kind, path)
+        if failure is None and self.used_bytes + size_bytes > self.capacity_bytes:
+            failure = _Failure(kind, errno.ENOSPC, "", True)
+        if failure is not None:
+            if partially is not None:
+                partially()
+                if failure.cut_back and undo is not None:
+                    undo()
+            unchanged = failure.cut_back and kind not in ("truncate", "sync", "store")
+            raise DiskError(path, failure.errno, f"{kind} failed", unchanged=unchanged)
+        self.used_bytes += size_bytes
+        change()
+        if crash:
+            raise Crash(f"{kind} {path}")
+
+    def fail_if_told(self, kind: str, path: str) -> None:
+        failure = self._take_failure(kind, path)
+        if failure is not None:
+            raise DiskError(path, failure.errno, f"{kind} failed", unchanged=True)
+
+    def _take_failure(self, kind: str, path: str) -> _Failure | None:
+        for slot, failure in enumerate(self._failures):
+            if failure.kind == kind and failure.path_part in path:
+                return self._failures.pop(slot)
+        return None
+
+    def _forget_plans(self) -> None:
+        self._crash_at = None
+        self._failures.clear()
+
+    def _find(self, path: str) -> _FileNode | _DirectoryNode | None:
+        node: _FileNode | _DirectoryNode | None = self._root
+        for name in path.split("/") if path != "." else ():
+            node = node.entries.get(name) if isinstance(node, _DirectoryNode) else None
+        return node
+
+    def _parent(self, path: str) -> tuple[_DirectoryNode, str]:
+        parent_path, _, name = path.rpartition("/")
+        parent = self._find(parent_path or ".")
+        if not isinstance(parent, _DirectoryNode):
+            raise _missing(parent_path)
+        return parent, name
+
+
+def _missing(path: str) -> DiskError:
+    return DiskError(path, errno.ENOENT, "no such file or directory", unchanged=True)
