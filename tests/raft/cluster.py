@@ -83,6 +83,7 @@ class Cluster:
         self.network: list[RaftMessage] = []
         self.cut_links: set[tuple[int, int]] = set()
         self.history = invariants.History()
+        self.views: dict[int, invariants.NodeView] = {}
 
     # -- processes and disks -----------------------------------------------------------------
 
@@ -112,6 +113,8 @@ class Cluster:
                 self.now_ms,
             )
             self.collect(node_id)
+        for node_id in self.hosts:
+            self.verify(node_id)
 
     def crash(self, node_id: int, kept: int = 0) -> None:
         """Power loss: of a Ready held back, the first `kept` writes survive."""
@@ -122,7 +125,7 @@ class Cluster:
         host.held_back = None
         host.stopped_ms = None
         host.applied = []
-        self.verify()
+        self.verify(node_id)
 
     def sync(self, node_id: int) -> None:
         """The sync of the Ready held back returns."""
@@ -159,7 +162,7 @@ class Cluster:
                     self._complete(host, host.node, ready)
             if host.held_back is not None:
                 self.network.extend(host.node.messages_beside_sync())
-        self.verify()
+        self.verify(node_id)
 
     def _complete(self, host: Host, node: RaftNode, ready: Ready) -> None:
         host.disk.write(ready)
@@ -248,23 +251,22 @@ class Cluster:
 
     # -- checks ------------------------------------------------------------------------------
 
-    def views(self) -> list[invariants.NodeView]:
-        return [
-            invariants.view_of(host.node, tuple(host.disk.entries))
-            if host.node is not None
-            else invariants.view_of_crashed(
-                node_id, host.disk.hard_state.term, tuple(host.disk.entries)
-            )
-            for node_id, host in self.hosts.items()
-        ]
-
-    def verify(self) -> None:
-        violations = invariants.check(self.views(), len(self.hosts), self.history)
+    def verify(self, node_id: int) -> None:
+        """All invariants, after something happened to one node (the views of the others are
+        those of last time)."""
+        host = self.hosts[node_id]
+        durable_entries = tuple(host.disk.entries)
+        if host.node is None:
+            term = host.disk.hard_state.term
+            self.views[node_id] = invariants.view_of_crashed(node_id, term, durable_entries)
+        else:
+            view = invariants.view_of(host.node, durable_entries)
+            self.views[node_id] = view
+            # What the node believes to be on its disk is there.
+            believed = host.node.durable_index
+            assert durable_entries[:believed] == view.entries[:believed]
+        views = tuple(self.views.values())
+        violations = invariants.check(views, len(self.hosts), self.history)
         assert not violations, "\n".join(violations)
-        for node_id, host in self.hosts.items():
-            committed = self.history.committed[: len(host.applied)]
-            assert host.applied == committed, f"node {node_id} applied something else"
-            if host.node is not None:
-                # What the node believes to be on its disk is there.
-                durable = host.node.entries()[: host.node.durable_index]
-                assert host.disk.entries[: len(durable)] == list(durable)
+        committed = self.history.committed[: len(host.applied)]
+        assert host.applied == committed, f"node {node_id} applied something else"
