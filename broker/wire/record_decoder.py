@@ -134,6 +134,22 @@ def decode_records(
     return Records(offsets, parser.timestamps_ms, parser.keys, parser.values, parser.headers)
 
 
+class _Shape(NamedTuple):
+    """Where the fields of a record lie, counted from its start; attributes precede the timestamp,
+    the header count follows the value."""
+
+    timestamp_at: int
+    offset_at: int
+    key_length_at: int
+    key_at: int
+    value_length_at: int
+    value_at: int
+
+    @property
+    def offset_bytes(self) -> int:
+        return self.key_length_at - self.offset_at
+
+
 class _Parser:
     """Fills the columns from `body`. Positions are those of the bytes to be read next."""
 
@@ -259,32 +275,19 @@ class _Parser:
         byte. The position after them; None, and nothing changed, if any of them differs.
         """
         body = self.body
-        key, value = self.keys[start - 1], self.values[start - 1]
         count = end - start
         stride = position - first
         run_end = position + stride * count
-        if count < RUN_RECORDS_MIN or run_end > len(body) or value is None:
+        if count < RUN_RECORDS_MIN or run_end > len(body):
             return None
-        # Where the fields of the first record lie, counted from its start.
-        timestamp_at = self._varint_end(first) + 1 - first
-        offset_at = timestamp_at + 1
-        offset = encode_varint(start - 1)
-        key_length_at = offset_at + len(offset)
-        key_at = self._varint_end(first + key_length_at) - first
-        key_end = key_at + len(key or b"")
-        value_at = stride - 1 - len(value)
-        if (
-            self.headers[start - 1]
-            or not INT64_MIN + 64 <= self.base_timestamp_ms < INT64_MAX - 64
-            or body[first + timestamp_at] >= 0x80
-            or body[first + offset_at : first + key_length_at] != offset
-            or len(encode_varint(end - 1)) != len(offset)
-        ):
+        shape = self._shape(first, position, start - 1)
+        if shape is None or shape.offset_bytes != len(encode_varint(end - 1)):
             return None
+        timestamp_at, offset_at, key_length_at, key_at, value_length_at, value_at = shape
         fixed = (
             *range(timestamp_at),
             *range(key_length_at, key_at),
-            *range(key_end, value_at),
+            *range(value_length_at, value_at),
             stride - 1,
         )
         for at in fixed:
@@ -292,18 +295,43 @@ class _Parser:
             if body[position + at : run_end : stride] != byte * count:
                 return None
         offsets = b"".join(entries(VARINTS, start, end))
-        for index in range(len(offset)):
+        for index in range(shape.offset_bytes):
             column = body[position + offset_at + index : run_end : stride]
-            if column != offsets[index :: len(offset)]:
+            if column != offsets[index :: shape.offset_bytes]:
                 return None
         deltas = body[position + timestamp_at : run_end : stride]
         if not deltas.isascii():
             return None
         self._set_timestamps(deltas, start, end)
-        if key is not None:
-            self.keys[start:end] = _column(body, position + key_at, run_end, stride, len(key))
-        self.values[start:end] = _column(body, position + value_at, run_end, stride, len(value))
+        if self.keys[start - 1] is not None:
+            keys = _column(body, position + key_at, run_end, stride, value_length_at - key_at)
+            self.keys[start:end] = keys
+        values = _column(body, position + value_at, run_end, stride, stride - 1 - value_at)
+        self.values[start:end] = values
         return run_end
+
+    def _shape(self, first: int, end: int, index: int) -> _Shape | None:
+        """Where the fields of the parsed record at [first, end) lie; None if no run has such."""
+        body = self.body
+        key, value = self.keys[index], self.values[index]
+        offset = encode_varint(index)
+        timestamp_at = self._varint_end(first) + 1
+        offset_at = timestamp_at + 1
+        key_length_at = offset_at + len(offset)
+        # Each of these is known to lie in the record once those before it were where they should.
+        if (
+            body[timestamp_at] >= 0x80
+            or body[offset_at:key_length_at] != offset
+            or not INT64_MIN + 64 <= self.base_timestamp_ms <= INT64_MAX - 64
+        ):
+            return None
+        key_at = self._varint_end(key_length_at)
+        value_length_at = key_at + len(key or b"")
+        value_at = self._varint_end(value_length_at)
+        if value is None or value_at + len(value) + 1 != end:  # the header count is one byte, 0
+            return None
+        places = (timestamp_at, offset_at, key_length_at, key_at, value_length_at, value_at)
+        return _Shape._make([place - first for place in places])
 
     def _varint_end(self, position: int) -> int:
         while self.body[position] >= 0x80:
