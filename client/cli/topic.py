@@ -1,0 +1,278 @@
+"""`prozess topic create|list|describe|delete`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from broker.wire.errors import ApiError, ErrorCode
+from client.cli.common import output_option, print_json
+from client.cli.connect import (
+    bootstrap,
+    brokers_option,
+    client_config,
+    client_errors,
+    settings_option,
+)
+from client.cli.tables import table
+
+if TYPE_CHECKING:
+    from broker.wire.messages import TopicInfo
+    from client.admin import Admin
+
+SPREAD_MS = 2_000
+"""How long a topic just created may be unknown to the broker that is asked about it."""
+POLL_S = 0.1
+DEFAULT = -1
+"""Lets the cluster choose."""
+
+
+def open_admin(servers: str) -> Admin:
+    """An Admin with the defaults; Failure for addresses that are none."""
+    from client.admin import Admin
+    from client.config import AdminConfig
+
+    return Admin(client_config(AdminConfig, servers, (), {}))
+
+
+def parse_assignment(text: str) -> tuple[tuple[int, ...], ...]:
+    """'1,4,5;4,5,1' -> replicas of partition 0, of partition 1; ValueError says what is wrong."""
+    rows = []
+    for partition, row in enumerate(text.split(";")):
+        names = [name.strip() for name in row.split(",")]
+        if not all(name.isascii() and name.isdecimal() for name in names):
+            raise ValueError(
+                f"{row!r} (partition {partition}) is no list of node ids: write 1,4,5;4,5,1"
+            )
+        nodes = tuple(int(name) for name in names)
+        if len(set(nodes)) != len(nodes):
+            raise ValueError(f"partition {partition} names a node twice: {row}")
+        rows.append(nodes)
+    return tuple(rows)
+
+
+def _assignment(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[tuple[int, ...], ...]:
+    if text is None:
+        return ()
+    try:
+        return parse_assignment(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+@click.group(epilog="Example: prozess topic create t -p 3 && prozess topic describe t")
+def topic() -> None:
+    """Create, list, describe and delete topics."""
+
+
+@topic.command(
+    epilog="Example: prozess topic create t -p 3 -r 3 -X min_insync_replicas=2    "
+    "prozess topic create t --assign '1,4,5;4,5,1'"
+)
+@click.argument("name")
+@click.option("-p", "--partitions", type=click.IntRange(1), help="How many.  [default: 1]")
+@click.option(
+    "-r",
+    "--replication-factor",
+    type=click.IntRange(1),
+    help="Replicas of each partition.  [default: 3, or as many as there are brokers]",
+)
+@click.option(
+    "--assign",
+    "assignment",
+    metavar="LISTS",
+    callback=_assignment,
+    help="Node ids per partition, the preferred leader first: '1,4,5;4,5,1' makes two partitions.",
+)
+@click.option("--if-not-exists", is_flag=True, help="It is fine if the topic is there already.")
+@brokers_option
+@settings_option("A topic setting, as in -X min_insync_replicas=2 -X flush=async. Repeatable.")
+@output_option
+def create(
+    name: str,
+    partitions: int | None,
+    replication_factor: int | None,
+    assignment: tuple[tuple[int, ...], ...],
+    if_not_exists: bool,
+    brokers: str | None,
+    settings: tuple[tuple[str, str], ...],
+    output: str,
+) -> int:
+    """Create the topic NAME.
+
+    Settings: min_insync_replicas, flush (ack, async or always), segment_bytes, message_max_bytes.
+    They stay as they are for the life of the topic.
+    """
+    if assignment and (partitions is not None or replication_factor is not None):
+        raise click.UsageError("--assign says how many partitions and replicas: leave -p and -r")
+    servers = bootstrap(brokers)
+    with client_errors(), open_admin(servers) as admin:
+        try:
+            admin.create_topic(
+                name,
+                partitions=partitions or DEFAULT,
+                replication_factor=replication_factor or DEFAULT,
+                assignments=assignment,
+                settings=dict(settings),
+            )
+        except ApiError as error:
+            if not (if_not_exists and error.code is ErrorCode.TOPIC_ALREADY_EXISTS):
+                raise
+        info = await_topic(admin, name)
+    if output == "json":
+        print_json(topic_json(info))
+    else:
+        click.echo(_headline(info))
+    return 0
+
+
+def await_topic(admin: Admin, name: str) -> TopicInfo:
+    """The topic's description; ApiError when it is unknown for longer than news takes to spread."""
+    deadline_ns = time.monotonic_ns() + SPREAD_MS * 1_000_000
+    while True:
+        try:
+            return admin.describe_topics([name])[0]
+        except ApiError as error:
+            if error.code is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                raise
+            if time.monotonic_ns() >= deadline_ns:
+                detail = f"there is no topic {name}: `prozess topic create {name}` makes it"
+                raise ApiError(error.code, detail) from error
+        time.sleep(POLL_S)
+
+
+def ensure_topic(servers: str, name: str, partitions: int | None, *, create: bool) -> int:
+    """message_max_bytes of the topic, which is created first where that is wanted."""
+    with open_admin(servers) as admin:
+        if create:
+            try:
+                admin.create_topic(name, partitions=partitions or DEFAULT)
+            except ApiError as error:
+                if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
+                    raise
+        return await_topic(admin, name).message_max_bytes
+
+
+@topic.command("list", epilog="Example: prozess topic list -o json")
+@brokers_option
+@output_option
+def list_topics(brokers: str | None, output: str) -> None:
+    """List all topics."""
+    servers = bootstrap(brokers)
+    with client_errors(), open_admin(servers) as admin:
+        infos = admin.describe_topics()
+    if output == "json":
+        print_json([topic_json(info) for info in infos])
+        return
+    rows = [("topic", "partitions", "replicas", "min isr", "flush")]
+    for info in infos:
+        replicas = len(info.partitions[0].replicas) if info.partitions else 0
+        rows.append(
+            (
+                info.name,
+                str(len(info.partitions)),
+                str(replicas),
+                str(info.min_insync_replicas),
+                info.flush,
+            )
+        )
+    if len(rows) > 1:
+        click.echo(table(rows))
+
+
+@topic.command(epilog="Example: prozess topic describe t")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@brokers_option
+@output_option
+def describe(names: Sequence[str], brokers: str | None, output: str) -> int:
+    """Show leaders, epochs, replicas and in-sync replicas of topics.
+
+    Exit code 1 if a topic does not exist.
+    """
+    servers = bootstrap(brokers)
+    with client_errors(), open_admin(servers) as admin:
+        infos = [await_topic(admin, name) for name in names]
+    if output == "json":
+        print_json([topic_json(info) for info in infos])
+        return 0
+    for info in infos:
+        click.echo(_headline(info))
+        click.echo(table(_partition_rows(info)))
+    return 0
+
+
+@topic.command(epilog="Example: prozess topic delete t")
+@click.argument("name")
+@click.option("--if-exists", is_flag=True, help="It is fine if there is no such topic.")
+@brokers_option
+def delete(name: str, if_exists: bool, brokers: str | None) -> int:
+    """Delete the topic NAME and all its records."""
+    servers = bootstrap(brokers)
+    with client_errors(), open_admin(servers) as admin:
+        try:
+            admin.delete_topic(name)
+        except ApiError as error:
+            if error.code is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                raise
+            if not if_exists:
+                raise ApiError(error.code, f"there is no topic {name}") from error
+    return 0
+
+
+# --- showing --------------------------------------------------------------------------------------
+
+
+def _headline(info: TopicInfo) -> str:
+    count = len(info.partitions)
+    factor = len(info.partitions[0].replicas) if info.partitions else 0
+    return (
+        f"topic {info.name}  id {info.topic_id}  {count} partition{'s' if count != 1 else ''}  "
+        f"{factor} replica{'s' if factor != 1 else ''}  "
+        f"min_insync_replicas={info.min_insync_replicas} flush={info.flush} "
+        f"message_max_bytes={info.message_max_bytes}"
+    )
+
+
+def _partition_rows(info: TopicInfo) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [
+        ("partition", "leader", "leader epoch", "partition epoch", "replicas", "in sync")
+    ]
+    for part in info.partitions:
+        rows.append(
+            (
+                str(part.partition),
+                str(part.leader_id) if part.leader_id >= 0 else "none",
+                str(part.leader_epoch),
+                str(part.partition_epoch),
+                ",".join(map(str, part.replicas)),
+                ",".join(map(str, part.isr)),
+            )
+        )
+    return rows
+
+
+def topic_json(info: TopicInfo) -> dict[str, Any]:
+    """A topic as one JSON object."""
+    return {
+        "topic": info.name,
+        "topic_id": info.topic_id,
+        "min_insync_replicas": info.min_insync_replicas,
+        "flush": info.flush,
+        "message_max_bytes": info.message_max_bytes,
+        "partitions": [
+            {
+                "partition": part.partition,
+                "leader": part.leader_id,
+                "leader_epoch": part.leader_epoch,
+                "partition_epoch": part.partition_epoch,
+                "replicas": list(part.replicas),
+                "isr": list(part.isr),
+            }
+            for part in info.partitions
+        ],
+    }
