@@ -35,10 +35,12 @@ from broker.events import (
     Store,
     Sync,
 )
+from broker.log.errors import CorruptFile
 from broker.ports import DiskError
 from broker.runtime import clock
 from broker.runtime.disk import RealDisk
-from broker.runtime.network import Network
+from broker.runtime.identity import IdentityError, open_data_dir
+from broker.runtime.network import Network, PortTaken
 from broker.runtime.workers import Workers
 
 logger = logging.getLogger("prozess.node")
@@ -146,6 +148,7 @@ class Server:
             until_ms = self.core.next_deadline_ms() - clock.now_ms()
             timeout_ms = min(max(until_ms, 0), POLL_MS_MAX)
         events = self.network.poll(timeout_ms)
+        self.workers.give_up_on_stalled(self.config.disk_stall_ms_max)
         events += self.workers.completed()
         pending, self.pending = self.pending, []
         return events + pending
@@ -244,7 +247,8 @@ def run(config: NodeConfig) -> int:
         stream=sys.stderr,
     )
     try:
-        with open_data_dir(config) as (identity, disk):
+        with open_data_dir(config) as (named, disk):
+            identity = Identity(named.cluster_id, named.node_id, named.disk_id)
             return serve(config, identity, disk)
     except (PortTaken, IdentityError, DiskError, CorruptFile) as error:
         print(f"prozess: {error}", file=sys.stderr)

@@ -131,7 +131,7 @@ class FetchHandler:
         if part.last_fetched_epoch < 0:
             return -1, -1
         log = partition.log
-        found = log.epochs.end_offset_for(part.last_fetched_epoch)
+        found = log.epochs.end_offset_for(part.last_fetched_epoch, log.log_end_offset)
         if found is None:
             return None
         if found[0] < part.last_fetched_epoch or found[1] < part.fetch_offset:

@@ -16,6 +16,10 @@ class CorruptFile(Exception):
         self.reason = reason
 
 
+class DamagedLog(CorruptFile):
+    """A log lacks bytes that were on disk, or holds others: no crash explains it."""
+
+
 class LogMismatch(ValueError):
     """A batch from the leader does not continue this log; nothing was appended."""
 

@@ -14,10 +14,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from enum import Enum
 
+from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs, encode_epochs
 from broker.log.errors import LogMismatch, OffsetOutOfRange
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.producer_state import ProducerStateTable
-from broker.log.segment import SEGMENT_BYTES_MAX, Segment
+from broker.log.segment import SEGMENT_BYTES_MAX, TIME_INDEX_SUFFIX, Segment, segment_path
 from broker.log.sync_state import SyncRequest, SyncState
 from broker.ports import Buffer, Disk, DiskError
 from broker.wire.batch_header import BatchHeader, prefix
@@ -454,6 +455,28 @@ class PartitionLog:
         parents = self.directory.split("/")
         paths = ["/".join(parents[:depth]) for depth in range(len(parents), 0, -1)]
         self._sync.touch_directories((*paths, "."))
+
+    def derived_files(self, recovery_point: int) -> list[tuple[str, bytes]]:
+        """(path, data) of the derived files that must be durable before the recovery point moves
+        there; each is told to `on_derived_stored`."""
+        files = []
+        entries = self.epochs.entries()
+        if entries != self.epochs_stored:
+            files.append((f"{self.directory}/{LEADER_EPOCH_NAME}", encode_epochs(entries)))
+        for segment in self._segments[:-1]:
+            if segment.end_offset > recovery_point:
+                break
+            if not segment.indexes_stored and segment.size_bytes:
+                files += segment.encode_indexes()
+        return files
+
+    def on_derived_stored(self, path: str, data: bytes) -> None:
+        """A file from `derived_files` is durable, and the log was not cut since."""
+        if path.endswith(LEADER_EPOCH_NAME):
+            self.epochs_stored = decode_epochs(path, data)
+        for segment in self._segments[:-1]:
+            if path == segment_path(self.directory, segment.base_offset, TIME_INDEX_SUFFIX):
+                segment.on_indexes_stored()
 
     def close(self) -> None:
         for segment in self._segments:

@@ -28,7 +28,7 @@ from raft.types import Entry, HardState
 
 DIRECTORY = "raft"
 PATH = "raft/quorum.log"
-ROOT_DIRECTORY = ""
+ROOT_DIRECTORY = "."
 MAGIC = b"PRZRAFT\x01"
 """Seven letters and the version of the format."""
 STATE_KIND = 1

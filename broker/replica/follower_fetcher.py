@@ -192,7 +192,7 @@ def truncation_offset(partition: Partition, diverging_epoch: int, diverging_end_
     nothing below the leader's end can be shared but what is there.
     """
     log = partition.log
-    local = log.epochs.end_offset_for(diverging_epoch)
+    local = log.epochs.end_offset_for(diverging_epoch, log.log_end_offset)
     if local is None:
         return min(diverging_end_offset, log.log_end_offset)
     local_epoch, local_end = local

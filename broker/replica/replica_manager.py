@@ -93,11 +93,9 @@ class ReplicaManager:
             return
         partition = self.partitions.get(key)
         if partition is None:
-            log = self.logs.get(*key)
-            if log is None:
-                log = self.logs.create(
-                    topic.name, key[0], key[1], topic.config.flush, topic.config.segment_bytes
-                )
+            log = self.logs.create(
+                topic.name, key[0], key[1], topic.config.flush, topic.config.segment_bytes
+            )
             checkpoint = self.logs.high_watermark_checkpoint(*key)
             partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
             self.partitions[key] = partition
@@ -165,6 +163,8 @@ class ReplicaManager:
         log = partition.log if partition else self.logs.get(*token.log)
         if log is None or not log.on_synced(token.generation, token.end_offset):
             return
+        for path in self.logs.take_removals():
+            self.outbox.add(Remove(path))
         if partition is None:
             self._request_sync(log)
             return

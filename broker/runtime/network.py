@@ -35,7 +35,7 @@ from broker.events import (
 )
 from broker.ports import Buffer
 from broker.wire import frames
-from broker.wire.codec import MalformedMessage
+from broker.wire.bounded_msgpack import MalformedMessage
 
 COPY_BELOW_BYTES = 16_384
 """Smaller frames are copied: a small zero-copy frame pins its whole receive buffer."""

@@ -1,0 +1,225 @@
+"""All logs of one data directory: found and recovered at the start, created, removed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+from typing import NamedTuple
+
+from broker.log.checkpoint import (
+    HIGH_WATERMARK_PATH,
+    RECOVERY_POINT_PATH,
+    LogKey,
+    is_topic_id,
+    load_offsets,
+)
+from broker.log.checkpointer import Checkpointer, StoreRequest
+from broker.log.errors import CorruptFile, DamagedLog
+from broker.log.partition_log import PartitionLog
+from broker.log.recovery import LogFound, recover_log
+from broker.log.segment import LOG_SUFFIX
+from broker.log.sync_state import SyncRequest
+from broker.ports import Disk
+
+LOGS_DIRECTORY = "logs"
+DAMAGED_SUFFIX = ".damaged"
+REMOVED_SUFFIX = "-delete"
+SET_ASIDE = re.compile(r".*\.damaged(\.[0-9]+)?")
+
+
+class Damage(NamedTuple):
+    """A log that recovery could not trust. `kept_at` is where its files are now; "" if none."""
+
+    topic_id: str
+    partition: int
+    path: str
+    position: int
+    reason: str
+    kept_at: str
+
+
+def directory_of(name: str, topic_id: str, partition: int) -> str:
+    return f"{LOGS_DIRECTORY}/{name}-{partition}.{topic_id}"
+
+
+def parse_directory(entry: str) -> tuple[str, int, str] | None:
+    """(topic name, partition, topic id) of a name in `logs/`; None if it is no log's."""
+    stem, _, topic_id = entry.rpartition(".")
+    name, _, partition = stem.rpartition("-")
+    if not name or not is_topic_id(topic_id) or not (partition.isascii() and partition.isdigit()):
+        return None
+    return name, int(partition), topic_id
+
+
+class LogManager:
+    def __init__(self, disk: Disk, *, index_interval_bytes: int = 4_096) -> None:
+        self._disk = disk
+        self._index_interval_bytes = index_interval_bytes
+        self._logs: dict[LogKey, PartitionLog] = {}
+        self._recovery_points: dict[LogKey, int] = {}
+        self._high_watermarks: dict[LogKey, int] = {}
+        """As read at the start."""
+        self._removals: list[str] = []
+        self._checkpointer = Checkpointer()
+        self.damages: tuple[Damage, ...] = ()
+
+    # --- start ------------------------------------------------------------------------------------
+
+    def recover(self) -> Generator[None, None, None]:
+        """Find and recover every log, in slices of a few milliseconds.
+
+        CorruptFile for a file or directory that is not ours or a broken checkpoint; DiskError.
+        """
+        self._recovery_points = load_offsets(self._disk, RECOVERY_POINT_PATH)
+        self._high_watermarks = load_offsets(self._disk, HIGH_WATERMARK_PATH)
+        for entry in self._disk.list_dir(LOGS_DIRECTORY):
+            path = f"{LOGS_DIRECTORY}/{entry}"
+            parsed = parse_directory(entry)
+            if parsed is not None:
+                yield from self._recover_one(path, *parsed)
+                yield
+            elif entry.endswith(REMOVED_SUFFIX):
+                self._removals.append(path)
+            elif not SET_ASIDE.fullmatch(entry):
+                raise CorruptFile(path, 0, "no log has such a name: move it elsewhere")
+        self._report_missing()
+
+    def _recover_one(
+        self, path: str, name: str, partition: int, topic_id: str
+    ) -> Generator[None, None, None]:
+        key = (topic_id, partition)
+        if key in self._logs:
+            raise CorruptFile(path, 0, f"the same log as {self._logs[key].directory}")
+        found = LogFound(
+            path,
+            topic_id,
+            name,
+            partition,
+            self._recovery_points.get(key, 0),
+            self._high_watermarks.get(key, 0),
+        )
+        try:
+            self._logs[key] = yield from recover_log(self._disk, found, self._index_interval_bytes)
+        except DamagedLog as error:
+            kept_at = self._set_aside(path)
+            self._damaged(Damage(*key, error.path, error.position, error.reason, kept_at))
+            self.create(name, topic_id, partition)
+
+    def _set_aside(self, directory: str) -> str:
+        """Move a damaged log out of the way, for whoever may want its records; where to."""
+        if not any(
+            self._disk.open(f"{directory}/{name}").size_bytes
+            for name in self._disk.list_dir(directory)
+            if name.endswith(LOG_SUFFIX)
+        ):
+            return ""
+        kept_at = directory + DAMAGED_SUFFIX
+        number = 1
+        while self._disk.exists(kept_at):
+            number += 1
+            kept_at = f"{directory}{DAMAGED_SUFFIX}.{number}"
+        self._disk.rename(directory, kept_at)
+        return kept_at
+
+    def _damaged(self, damage: Damage) -> None:
+        key = (damage.topic_id, damage.partition)
+        self.damages = (*self.damages, damage)
+        self._recovery_points.pop(key, None)
+        self._high_watermarks.pop(key, None)
+
+    def _report_missing(self) -> None:
+        """A log of which something was on disk and whose directory is gone is damaged too."""
+        known = self._recovery_points | self._high_watermarks
+        for key in sorted(known):
+            if key not in self._logs:
+                if known[key] > 0:
+                    path = f"{LOGS_DIRECTORY}/*-{key[1]}.{key[0]}"
+                    self._damaged(Damage(*key, path, 0, "the directory is gone", ""))
+                self._recovery_points.pop(key, None)
+                self._high_watermarks.pop(key, None)
+
+    @property
+    def damaged(self) -> tuple[LogKey, ...]:
+        """The logs that lost what they had vouched for and begin anew, empty."""
+        return tuple(sorted((damage.topic_id, damage.partition) for damage in self.damages))
+
+    def recovery_sync_requests(self) -> list[tuple[PartitionLog, SyncRequest]]:
+        """What recovery kept is not durable: sync it before any of it counts."""
+        requests = []
+        for log in self.all():
+            request = log.sync_request(force=True)
+            if request is not None:
+                requests.append((log, request))
+        return requests
+
+    def high_watermark_checkpoint(self, topic_id: str, partition: int) -> int:
+        """The high watermark as last stored; 0 if unknown."""
+        return self._high_watermarks.get((topic_id, partition), 0)
+
+    # --- logs -------------------------------------------------------------------------------------
+
+    def get(self, topic_id: str, partition: int) -> PartitionLog | None:
+        return self._logs.get((topic_id, partition))
+
+    def all(self) -> list[PartitionLog]:
+        return [log for _, log in sorted(self._logs.items())]
+
+    def create(
+        self,
+        name: str,
+        topic_id: str,
+        partition: int,
+        flush: str = "ack",
+        segment_bytes: int = 134_217_728,
+    ) -> PartitionLog:
+        """The log with these settings, made if there is none. DiskError."""
+        log = self._logs.get((topic_id, partition))
+        if log is not None:
+            log.configure(flush, segment_bytes)
+            return log
+        log = PartitionLog.create(
+            self._disk,
+            directory_of(name, topic_id, partition),
+            topic_id=topic_id,
+            name=name,
+            partition=partition,
+            flush=flush,
+            segment_bytes=segment_bytes,
+            index_interval_bytes=self._index_interval_bytes,
+        )
+        self._logs[topic_id, partition] = log
+        return log
+
+    def remove(self, topic_id: str, partition: int) -> str:
+        """Forget a log; the directory to remove."""
+        log = self._logs.pop((topic_id, partition))
+        log.close()
+        self._high_watermarks.pop((topic_id, partition), None)
+        self._checkpointer.forget(log.directory)
+        return log.directory
+
+    def take_removals(self) -> tuple[str, ...]:
+        """Paths that only take room, to be removed now; each is given once."""
+        for log in self.all():
+            self._removals += log.removals
+            log.removals.clear()
+        removals, self._removals = tuple(self._removals), []
+        return removals
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def begin_checkpoint(self, high_watermarks: Mapping[LogKey, int]) -> list[StoreRequest]:
+        """Begin a checkpoint; nothing if one is under way. `on_stored` leads on.
+
+        A log that `high_watermarks` does not name keeps the mark it had.
+        """
+        return self._checkpointer.begin(self._logs, {**self._high_watermarks, **high_watermarks})
+
+    def on_stored(self, path: str) -> list[StoreRequest]:
+        """A file of the checkpoint under way is durable; what to store next. Other paths are none
+        of ours."""
+        return self._checkpointer.on_stored(self._logs, path)
+
+    def on_store_failed(self, path: str) -> None:
+        """A file could not be stored. The older checkpoint is as true: this one is given up."""
+        self._checkpointer.on_store_failed(path)

@@ -1,0 +1,341 @@
+"""From the files that a crash left to a log that can be used.
+
+Every batch is read again: below the recovery point its header, from there on all of it. A batch is
+accepted if its checksum is right, its base offset is the expected one and its leader epoch is not
+below the last one's; where that ends, the log ends, or it is damaged:
+
+- A **torn tail** is what a crash explains: a bad batch at or above all that was certainly on disk
+  (recovery point, high watermark checkpoint) with no good batch after it in its file. It is cut.
+- Anything else is **damage**, and `DamagedLog` says where. Cutting there would silently drop
+  records that this replica has vouched for.
+
+Files lose their unsynced bytes independently. So a file that begins where none before it ends says
+nothing but that the older one lost its tail, and goes; and a file that begins within an older one
+is the newer word: it was begun after a truncation that the older file has forgotten.
+
+Nothing that is kept is durable yet: the caller syncs it before it counts.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs
+from broker.log.errors import CorruptFile, DamagedLog
+from broker.log.leader_epochs import LeaderEpochs
+from broker.log.partition_log import DELETED_SUFFIX, PartitionLog
+from broker.log.producer_state import ProducerStateTable
+from broker.log.segment import (
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    OFFSET_DIGITS,
+    TIME_INDEX_SUFFIX,
+    Segment,
+    segment_path,
+)
+from broker.ports import Disk
+from broker.wire.batch_header import HEADER_BYTES, MAGIC, BatchHeader, read_header
+from broker.wire.record_batch import verify_crc
+
+SLICE_BYTES = 4_194_304
+SLICE_HEADERS = 1_000
+"""A slice of work between two yields takes a few milliseconds at most."""
+WINDOW_BYTES = 1_048_576
+TEMPORARY_SUFFIX = ".tmp"
+NO_LIMIT = 2**63
+
+Slices = Generator[None, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFound:
+    """A log directory and what the checkpoints say of it."""
+
+    directory: str
+    topic_id: str
+    name: str
+    partition: int
+    recovery_point: int
+    high_watermark: int
+
+    @property
+    def certain_end(self) -> int:
+        """Below this everything was on disk."""
+        return max(self.recovery_point, self.high_watermark)
+
+
+def recover_log(
+    disk: Disk, found: LogFound, index_interval_bytes: int
+) -> Generator[None, None, PartitionLog]:
+    """The log in a directory; yields between slices of work.
+
+    Raises DamagedLog (nothing was changed then), CorruptFile for a file that is not ours,
+    DiskError.
+    """
+    names = disk.list_dir(found.directory)
+    segments = [
+        Segment(disk, found.directory, base_offset, index_interval_bytes)
+        for base_offset in _base_offsets(found.directory, names)
+    ]
+    if not segments:
+        if found.certain_end > 0:
+            raise DamagedLog(found.directory, 0, "the segments are gone")
+        segments = [Segment(disk, found.directory, 0, index_interval_bytes)]
+    scan = _Scan(found, segments)
+    yield from scan.run()
+    return scan.finish(disk, names, index_interval_bytes)
+
+
+def _base_offsets(directory: str, names: tuple[str, ...]) -> list[int]:
+    base_offsets = []
+    for name in names:
+        if name.endswith(LOG_SUFFIX):
+            stem = name.removesuffix(LOG_SUFFIX)
+            if len(stem) != OFFSET_DIGITS or not (stem.isascii() and stem.isdigit()):
+                raise CorruptFile(f"{directory}/{name}", 0, "no segment has such a name")
+            base_offsets.append(int(stem))
+    return base_offsets
+
+
+class _Scan:
+    """Reads the files in order; decides which, and how much of each, make up the log."""
+
+    def __init__(self, found: LogFound, segments: list[Segment]) -> None:
+        self._found = found
+        self._segments = segments
+        self._kept: list[Segment] = []
+        self._dropped: list[Segment] = []
+        self._cuts: list[tuple[Segment, int]] = []
+        """(segment, size to cut it to)"""
+        self._next_offset = segments[0].base_offset
+        self._leader_epoch = -1
+        self._epochs = LeaderEpochs()
+        self._producers = ProducerStateTable(self._next_offset)
+
+    def run(self) -> Slices:
+        """Read everything. DamagedLog if this cannot be all that was on disk."""
+        ended = False
+        for slot, segment in enumerate(self._segments):
+            if ended or segment.base_offset != self._next_offset:
+                self._dropped.append(segment)
+                # An empty file may lie anywhere; one with content proves that the chain is broken.
+                ended = ended or segment.size_bytes > 0
+                continue
+            self._kept.append(segment)
+            later = [other for other in self._segments[slot + 1 :] if other.size_bytes]
+            limit = later[0].base_offset if later else NO_LIMIT
+            position = yield from self._read(segment, limit)
+            if position < segment.size_bytes:
+                self._cuts.append((segment, position))
+                ended = self._next_offset != limit
+        if self._next_offset < self._found.certain_end:
+            last = self._kept[-1]
+            reason = f"the log ends at {self._next_offset} but held {self._found.certain_end}"
+            raise DamagedLog(last.path, last.size_bytes, reason)
+
+    def _read(self, segment: Segment, limit: int) -> Generator[None, None, int]:
+        """Take the good batches below offset `limit`; the position where they end."""
+        position = 0
+        if self._next_offset < self._found.recovery_point:
+            position = yield from self._read_headers(segment, limit)
+        self._producers.take_snapshot(self._next_offset)
+        window = _Window(segment)
+        verified_bytes = 0
+        while position < segment.size_bytes and self._next_offset < limit:
+            problem = self._problem(window, position, limit)
+            if problem is not None:
+                yield from self._require_torn(segment, position, problem)
+                return position
+            header = read_header(window.at(position, HEADER_BYTES))
+            self._take(segment, position, header)
+            position += header.size_bytes
+            verified_bytes += header.size_bytes
+            if verified_bytes >= SLICE_BYTES:
+                verified_bytes = 0
+                yield
+        return position
+
+    def _read_headers(self, segment: Segment, limit: int) -> Generator[None, None, int]:
+        """The same by headers only, up to the recovery point."""
+        position = 0
+        try:
+            for count, (place, header) in enumerate(segment.headers(0, segment.size_bytes)):
+                if self._next_offset >= min(self._found.recovery_point, limit):
+                    break
+                problem = self._misfit(header, limit)
+                if problem is not None:
+                    raise CorruptFile(segment.path, place, problem)
+                self._take(segment, place, header)
+                position = place + header.size_bytes
+                if count % SLICE_HEADERS == SLICE_HEADERS - 1:
+                    yield
+        except CorruptFile as error:
+            if self._next_offset < self._found.recovery_point:
+                raise DamagedLog(segment.path, error.position, error.reason) from error
+        return position
+
+    def _problem(self, window: _Window, position: int, limit: int) -> str | None:
+        """Why no good batch begins here; None if one does."""
+        view = window.at(position, HEADER_BYTES)
+        if len(view) < HEADER_BYTES:
+            return "the file ends within a batch header"
+        header = read_header(view)
+        if header.magic != MAGIC or header.size_bytes < HEADER_BYTES:
+            return "no batch header"
+        if header.size_bytes > window.size_bytes - position:
+            return "the file ends within a batch"
+        if not verify_crc(window.at(position, header.size_bytes)):
+            return "checksum mismatch"
+        return self._misfit(header, limit)
+
+    def _misfit(self, header: BatchHeader, limit: int) -> str | None:
+        if header.base_offset != self._next_offset:
+            return f"offset {header.base_offset} where {self._next_offset} is expected"
+        if header.last_offset_delta < 0 or header.next_offset > limit:
+            return f"offsets {header.base_offset} to {header.last_offset} reach into the next file"
+        if header.leader_epoch < self._leader_epoch:
+            return f"leader epoch {header.leader_epoch} after {self._leader_epoch}"
+        return None
+
+    def _take(self, segment: Segment, position: int, header: BatchHeader) -> None:
+        segment.note(position, header.base_offset, header.last_offset, header.max_timestamp_ms)
+        if header.leader_epoch != self._leader_epoch:
+            self._leader_epoch = header.leader_epoch
+            self._epochs.assign(header.leader_epoch, header.base_offset)
+        self._producers.note(header, header.base_offset)
+        self._next_offset = header.next_offset
+
+    def _require_torn(self, segment: Segment, position: int, problem: str) -> Slices:
+        """DamagedLog unless a crash explains the bad batch at `position`."""
+        if self._next_offset < self._found.certain_end:
+            reason = f"{problem}, below {self._found.certain_end}, which was on disk"
+            raise DamagedLog(segment.path, position, reason)
+        after = yield from find_batch_after(
+            segment, position, self._next_offset, self._leader_epoch
+        )
+        if after is not None:
+            reason = f"{problem}, and a good batch after it at {after}"
+            raise DamagedLog(segment.path, position, reason)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def finish(self, disk: Disk, names: tuple[str, ...], index_interval_bytes: int) -> PartitionLog:
+        """Cut what does not belong, and make the log."""
+        found = self._found
+        for segment, position in self._cuts:
+            segment.cut(position, segment.end_offset)
+        for segment in self._dropped:
+            segment.cut(0, segment.base_offset)
+            segment.file.close()
+        for segment in self._kept[:-1]:
+            segment.closed = True
+            self._maybe_forget_indexes(segment, names)
+        log = PartitionLog(
+            disk,
+            found.directory,
+            topic_id=found.topic_id,
+            name=found.name,
+            partition=found.partition,
+            index_interval_bytes=index_interval_bytes,
+            segments=self._kept,
+            epochs=self._epochs,
+            producers=self._producers,
+            recovery_point=found.recovery_point,
+        )
+        log.epochs_stored = self._stored_epochs(disk, names)
+        log.removals += [
+            f"{found.directory}/{name}"
+            for name in names
+            if name.endswith((DELETED_SUFFIX, TEMPORARY_SUFFIX))
+        ]
+        cut = [segment for segment, _ in self._cuts]
+        log.distrust(
+            [
+                segment
+                for segment in self._kept
+                if segment.end_offset > found.recovery_point
+                or segment in cut
+                or segment is self._kept[-1]
+            ],
+            emptied=tuple(segment.path for segment in self._dropped),
+        )
+        return log
+
+    def _maybe_forget_indexes(self, segment: Segment, names: tuple[str, ...]) -> None:
+        """Below the recovery point the index files are durable: read them when they are needed."""
+        paths = [
+            segment_path(self._found.directory, segment.base_offset, suffix)
+            for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+        ]
+        stored = all(path.rpartition("/")[2] in names for path in paths)
+        if stored and segment.end_offset <= self._found.recovery_point:
+            segment.on_indexes_stored()
+
+    def _stored_epochs(
+        self, disk: Disk, names: tuple[str, ...]
+    ) -> tuple[tuple[int, int], ...] | None:
+        """What the epoch file holds; None if it must be written anew. The batches have answered
+        already, so a broken one is no more than that."""
+        if LEADER_EPOCH_NAME not in names:
+            return None
+        path = f"{self._found.directory}/{LEADER_EPOCH_NAME}"
+        try:
+            return decode_epochs(path, disk.read_whole(path))
+        except CorruptFile:
+            return None
+
+
+class _Window:
+    """The file in pieces of a megabyte, or of one batch if that is larger."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._file = segment.file
+        self.size_bytes = segment.size_bytes
+        self._start = 0
+        self._data = b""
+
+    def at(self, position: int, size_bytes: int) -> memoryview:
+        """`size_bytes` from `position` on; fewer only at the end of the file."""
+        start = position - self._start
+        if start < 0 or start + size_bytes > len(self._data):
+            self._data = self._file.read(position, max(size_bytes, WINDOW_BYTES))
+            self._start, start = position, 0
+        return memoryview(self._data)[start : start + size_bytes]
+
+
+def find_batch_after(
+    segment: Segment, position: int, offset: int, leader_epoch: int
+) -> Generator[None, None, int | None]:
+    """The position of a good batch in the file after `position`, or None.
+
+    Good: right checksum, base offset not below `offset`, leader epoch not below the last one. It
+    may begin at any byte, since the length before it cannot be trusted.
+    """
+    high = struct.pack(">q", offset)[:4]
+    # Base offsets with these upper four bytes; then 12 bytes of anything and the magic.
+    pattern = re.compile(b"(?s)(?=" + re.escape(high) + b".{12}" + re.escape(bytes([MAGIC])) + b")")
+    start = position + 1
+    while start < segment.size_bytes:
+        window = segment.file.read(start, WINDOW_BYTES + HEADER_BYTES)
+        for match in pattern.finditer(window, 0, min(len(window), WINDOW_BYTES + 16)):
+            place = start + match.start()
+            if _is_good(segment, place, offset, leader_epoch):
+                return place
+        start += WINDOW_BYTES
+        yield
+    return None
+
+
+def _is_good(segment: Segment, position: int, offset: int, leader_epoch: int) -> bool:
+    head = segment.file.read(position, HEADER_BYTES)
+    if len(head) < HEADER_BYTES:
+        return False
+    header = read_header(head)
+    if header.base_offset < offset or header.leader_epoch < leader_epoch:
+        return False
+    if not HEADER_BYTES <= header.size_bytes <= segment.size_bytes - position:
+        return False
+    return verify_crc(segment.file.read(position, header.size_bytes))

@@ -1,0 +1,156 @@
+"""`prozess chaos`: hold a trial on real processes, judge a run again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from client.cli.common import Failure, expected
+
+if TYPE_CHECKING:
+    from chaos.proc.trial import Progress
+
+RUNS = Path("runs")
+
+
+@click.group()
+def chaos() -> None:
+    """Try a cluster under faults and judge what happened."""
+
+
+@chaos.command(
+    epilog="Example: prozess chaos run --time 30 --seed 7 --nemesis kill,pause,partition"
+)
+@click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 9), help="Brokers.")
+@click.option(
+    "--time",
+    "time_s",
+    default=30,
+    show_default=True,
+    type=click.IntRange(5, 86_400),
+    help="Seconds of load.",
+)
+@click.option("--seed", default=None, type=int, help="Same seed, same schedule. Default: drawn.")
+@click.option(
+    "--nemesis",
+    default="kill,pause,partition",
+    show_default=True,
+    help="Fault kinds: kill, pause, partition, stall, slow; or none.",
+)
+@click.option("--mutant", "mutants", multiple=True, help="Plant this bug (see chaos/mutants.py).")
+@click.option(
+    "--flush",
+    default="ack",
+    show_default=True,
+    type=click.Choice(["ack", "async", "always"]),
+    help="When bytes count as held.",
+)
+@click.option(
+    "-o",
+    "--out",
+    "out",
+    default=None,
+    type=click.Path(path_type=Path),
+    help="Run directory. Default: runs/<time>-<seed>, with runs/latest pointing to it.",
+)
+def run(
+    nodes: int,
+    time_s: int,
+    seed: int | None,
+    nemesis: str,
+    mutants: tuple[str, ...],
+    flush: str,
+    out: Path | None,
+) -> int:
+    """Hold a trial: cluster, load, faults, healing, verdict.
+
+    Exit code 0: valid. 1: a guarantee was broken. 2: unknown, or it could not be held. Ctrl-C ends
+    the load, heals, and judges what there is.
+    """
+    from chaos.faults import parse_kinds
+    from chaos.proc.layout import ClusterError
+    from chaos.proc.links import ProxyError
+    from chaos.proc.provision import ProvisionError
+    from chaos.proc.trial import Trial, TrialError, TrialOptions, judge_run
+    from chaos.proc.workers import WorkerFailed
+
+    if seed is None:
+        seed = time.time_ns() % 1_000_000
+    try:
+        kinds = parse_kinds(nemesis)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--nemesis") from error
+    run_dir = out or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
+    if run_dir.exists():
+        raise Failure(f"{run_dir} exists: name another directory with -o")
+    command = (
+        f"prozess chaos run --nodes {nodes} --time {time_s} --seed {seed} --nemesis {nemesis}"
+        f" --flush {flush}" + "".join(f" --mutant {name}" for name in mutants)
+    )
+    options = TrialOptions(
+        run_dir=run_dir,
+        seed=seed,
+        time_s=time_s,
+        node_count=nodes,
+        kinds=kinds,
+        mutants=mutants,
+        replication_factor=min(3, nodes),
+        min_isr=max(1, min(3, nodes) - 1),
+        flush=flush,
+        command=command,
+    )
+    with expected(TrialError, ClusterError, ProxyError, ProvisionError, WorkerFailed):
+        Trial(options, Display()).run()
+    if out is None:
+        _point_latest(run_dir)
+    verdict = judge_run(run_dir)
+    print(verdict.render())
+    print(f"\nevidence: {run_dir}\nreplay:   {command}\ncheck:    prozess chaos check {run_dir}")
+    return verdict.exit_code
+
+
+@chaos.command(epilog="Example: prozess chaos check runs/latest")
+@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+def check(run_dir: Path, as_json: bool) -> int:
+    """Judge the evidence of a run again."""
+    from chaos.proc.trial import judge_run
+
+    verdict = judge_run(run_dir)
+    print(verdict.to_json() if as_json else verdict.render())
+    return verdict.exit_code
+
+
+def _point_latest(run_dir: Path) -> None:
+    latest = run_dir.parent / "latest"
+    if latest.is_symlink():
+        latest.unlink()
+    if not latest.exists():
+        latest.symlink_to(run_dir.name)
+
+
+class Display:
+    """One line that is rewritten on a terminal; elsewhere a line when the phase changes, and one
+    every five seconds."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
+        self._last = ("", 0.0)
+
+    def __call__(self, progress: Progress) -> None:
+        counts = "  ".join(f"{name} {count}" for name, count in progress.counts.items())
+        seconds = f" {progress.seconds:4.1f} s" if progress.phase == "load" else ""
+        fault = f"  [{progress.fault}]" if progress.fault else ""
+        line = f"{progress.phase}{seconds}  {counts}{fault}"
+        if self._is_terminal:
+            print(f"\r\x1b[K{line[:150]}", end="", file=sys.stderr, flush=True)
+            return
+        now = time.monotonic()
+        key = progress.phase + fault
+        if key != self._last[0] or now - self._last[1] >= 5:
+            self._last = (key, now)
+            print(line, file=sys.stderr, flush=True)
