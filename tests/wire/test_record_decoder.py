@@ -133,12 +133,12 @@ def test_both_ways_of_parsing_agree_on_damaged_bytes(
 
 @pytest.mark.parametrize("key", [None, b"key"])
 def test_both_ways_of_parsing_agree_on_every_flipped_bit_of_a_run(key: bytes | None) -> None:
-    body = bytearray(body_of(alike(70, key, b"v")))
+    body = bytearray(body_of(alike(24, key, b"v")))
     for position in range(len(body)):
         for bit in range(8):
             body[position] ^= 1 << bit
             damaged = bytes(body)
-            assert outcome(damaged, 70) == outcome_field_by_field(damaged, 70)
+            assert outcome(damaged, 24) == outcome_field_by_field(damaged, 24)
             body[position] ^= 1 << bit
 
 
