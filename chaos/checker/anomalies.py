@@ -97,6 +97,12 @@ VOCABULARY: tuple[Anomaly, ...] = (
         "a consumer was taken past records that exist, without a seek",
     ),
     Anomaly(
+        "taken-back",
+        "G4",
+        "history + dumps",
+        "a record that a consumer was given is on no replica at its offset",
+    ),
+    Anomaly(
         "position-refused",
         "G4",
         "history",

@@ -33,8 +33,6 @@ WINDOW_MIN_MS = 1_000
 
 SECOND_NS = 1_000_000_000
 
-_SUSPENDED_BY_ASYNC = ("G1", "G3", "G4")
-
 
 def judge(run_dir: Path) -> Verdict:
     """Judge a run directory. RunError, HistoryError: it cannot be judged, and why."""
@@ -116,12 +114,15 @@ class _Trial:
                 )
         return dumps
 
-    def _findings_for(self, place: int) -> Findings:
-        """Where findings of a partition go: an async topic promises nothing after a power loss."""
-        info = self.run.topics.get(self.history.places[place][0])
+    def _findings_of_topic(self, topic: str) -> Findings:
+        """Where findings of a topic go: flush=async promises nothing after a power loss."""
+        info = self.run.topics.get(topic)
         if self.run.power_loss and info is not None and info.flush == "async":
             return self.suspended
         return self.findings
+
+    def _findings_for(self, place: int) -> Findings:
+        return self._findings_of_topic(self.history.places[place][0])
 
     # --- checks -----------------------------------------------------------------------------------
 
@@ -157,8 +158,8 @@ class _Trial:
 
     def _check_replication(self) -> ReplicationSummary:
         metadata = replication_checker.check_metadata(self.evidence, self.findings)
-        replication_checker.check_elections(self.evidence, metadata, self.findings)
-        return replication_checker.check_facts(self.evidence, metadata, self.findings)
+        replication_checker.check_elections(self.evidence, metadata, self._findings_of_topic)
+        return replication_checker.check_facts(self.evidence, metadata, self._findings_of_topic)
 
     # --- what it amounts to -----------------------------------------------------------------------
 

@@ -68,7 +68,10 @@ class _ContentChecker:
 
     def run(self) -> Content:
         self._note_dumps()
+        stored_count = len(self.content.seen)
         self._check_reads()
+        if len(self.content.seen) > stored_count:
+            self._check_taken_back()
         self._index_positions()
         numbers = self._check_acks()
         self.content.acked_count = len(numbers)
@@ -124,6 +127,18 @@ class _ContentChecker:
             if offsets:
                 self.content.read_offsets_end = max(self.content.read_offsets_end, max(offsets) + 1)
 
+    def _check_taken_back(self) -> None:
+        """Some read offset is not below the committed end of the dumps: is it anywhere?"""
+        if self.dump is None or not self.dump.complete:
+            return
+        variants = self.dump.variants
+        for offset, value in self.content.seen.items():
+            if all(variant.value_at(offset) == NO_RECORD for variant in variants):
+                text = (
+                    f"{value_name(value)} was read at offset {offset}, which nobody holds any more"
+                )
+                self._at_offset("taken-back", offset, text)
+
     def _index_positions(self) -> None:
         """Where each record stands, and second copies."""
         content = self.content
@@ -139,20 +154,22 @@ class _ContentChecker:
         history, content = self.history, self.content
         sends = history.sends
         promised = {uid: producer.acks == -1 for uid, producer in history.producers.items()}
+        acked, seen_get = content.acked, content.seen.get
+        judge_by_reads = self.dump is None
+        outcomes, offsets, values = sends.outcome, sends.offset, sends.value
         numbers = []
         for number in history.sent_to[self.place]:
-            value = sends.value[number]
-            if sends.outcome[number] != OK or not promised.get(value >> COUNTER_BITS, True):
+            value = values[number]
+            if outcomes[number] != OK or not promised.get(value >> COUNTER_BITS, True):
                 continue
-            offset = sends.offset[number]
+            offset = offsets[number]
             numbers.append(number)
             if offset < 0:
                 self._bad_ack(number)
                 continue
-            if content.acked.setdefault(offset, value) != value:
+            if acked.setdefault(offset, value) != value:
                 self._inconsistent(offset)
-            seen_value = content.seen.get(offset, value)
-            if seen_value != value and self.dump is None:
+            if judge_by_reads and seen_get(offset, value) != value:
                 self._other_record_at(number)
         return numbers
 
@@ -234,15 +251,14 @@ class _ContentChecker:
 
     # --- findings ---------------------------------------------------------------------------------
 
-    def _inconsistent(self, offset: int) -> None:
+    def _at_offset(self, anomaly: str, offset: int, text: str) -> None:
         self.findings.add(
-            "inconsistent-offsets",
-            self.name,
-            lambda: [
-                f"offset {offset} of {self.name} showed different records",
-                *self.witness.at_offset(self.place, offset),
-            ],
+            anomaly, self.name, lambda: [text, *self.witness.at_offset(self.place, offset)]
         )
+
+    def _inconsistent(self, offset: int) -> None:
+        text = f"offset {offset} of {self.name} showed different records"
+        self._at_offset("inconsistent-offsets", offset, text)
 
     def _foreign(self, offset: int, value: int) -> None:
         """A record that nobody sent: damaged bytes if another one is known to belong there."""
@@ -251,14 +267,7 @@ class _ContentChecker:
             anomaly, text = "corrupt", "bytes that no client sent"
         else:
             anomaly, text = "phantom", f"{value_name(value)}, which no client sent"
-        self.findings.add(
-            anomaly,
-            self.name,
-            lambda: [
-                f"offset {offset} of {self.name} holds {text}",
-                *self.witness.at_offset(self.place, offset),
-            ],
-        )
+        self._at_offset(anomaly, offset, f"offset {offset} of {self.name} holds {text}")
 
     def _bad_record(self, offset: int, value: int, number: int, crc: int, late: bool) -> None:
         sends = self.history.sends
@@ -297,7 +306,8 @@ class _ContentChecker:
     def _other_record_at(self, number: int) -> None:
         """The acked record is not at its offset: acked with a wrong offset, or lost."""
         sends = self.history.sends
-        if sends.value[number] in self.content.positions:
+        offset = sends.offset[number]
+        if self.content.positions.get(sends.value[number], offset) != offset:
             self._bad_ack(number)
         else:
             self._lost(number)
@@ -332,14 +342,11 @@ class _ContentChecker:
 
     def _hole(self, variant: Variant, start_offset: int, end_offset: int) -> None:
         nodes = ", ".join(str(node) for node in variant.nodes)
-        self.findings.add(
+        self._at_offset(
             "hole",
-            self.name,
-            lambda: [
-                f"node {nodes} holds nothing at offsets {start_offset} to {end_offset - 1} of "
-                f"{self.name}, below the high watermark",
-                *self.witness.at_offset(self.place, start_offset),
-            ],
+            start_offset,
+            f"node {nodes} holds nothing at offsets {start_offset} to {end_offset - 1} of "
+            f"{self.name}, below the high watermark",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 from chaos.checker import linearizability
@@ -180,6 +181,9 @@ class _SessionChecker:
 _READ_TAG = 1 << 60
 """Tags from here on are polls, below are sends, -1 is nobody in particular."""
 
+_operation: Callable[[tuple[int, int, int, int]], Operation] = partial(tuple.__new__, Operation)
+"""`Operation._make` without its overhead: a million of them are made."""
+
 _ANOMALY_OF = {"inversion": "realtime-inversion", "hole": "unfilled-offset"}
 """A shared offset is told with its witnesses as inconsistent-offsets by the content check."""
 
@@ -218,8 +222,8 @@ class _ClockView:
         self._content = content
         self._clock = clock
         self._taken: set[int] = set()
-        for number in history.sent_to[content.place]:
-            self._add_send(number)
+        self._promised = {u: producer.acks == -1 for u, producer in history.producers.items()}
+        self._add_sends()
         for number in history.sent_to[-1]:
             self.candidates.append(Operation(0, ALWAYS, NEVER, number))
         self._add_copies()
@@ -227,34 +231,41 @@ class _ClockView:
 
     def _begin_ns(self, number: int) -> int:
         """When a send began, or ALWAYS if it promises nothing or is of another clock."""
-        if self._history.sends.clock[number] != self._clock:
-            return ALWAYS
-        if self._history.producer_of(number).acks != -1:
-            return ALWAYS
-        return self._history.sends.invoke_ns[number]
-
-    def _add_send(self, number: int) -> None:
         sends = self._history.sends
-        outcome = sends.outcome[number]
-        if outcome == FAIL:
-            return
-        begin_ns = self._begin_ns(number)
-        if outcome == OK and sends.offset[number] >= 0 and begin_ns != ALWAYS:
-            offset, end_ns = sends.offset[number], sends.end_ns[number]
-        else:
-            offset, end_ns = self._content.positions.get(sends.value[number], -1), NEVER
-        if offset < 0:
-            self.candidates.append(Operation(0, begin_ns, NEVER, number))
-        elif offset not in self._taken:
-            self._taken.add(offset)
-            self.operations.append(Operation(2 * offset + 1, begin_ns, end_ns, number))
-        attempts = sends.attempt_count[number]
-        if attempts > 1 and not self._history.producer_of(number).idempotence:
-            if attempts == MANY_UNKNOWN:
-                self.bounded = False
+        if sends.clock[number] != self._clock:
+            return ALWAYS
+        promised = self._promised.get(sends.value[number] >> COUNTER_BITS, True)
+        return sends.invoke_ns[number] if promised else ALWAYS
+
+    def _add_sends(self) -> None:
+        sends, positions, taken = self._history.sends, self._content.positions, self._taken
+        outcomes, offsets, attempts = sends.outcome, sends.offset, sends.attempt_count
+        for number in self._history.sent_to[self._content.place]:
+            outcome = outcomes[number]
+            if outcome == FAIL:
+                continue
+            begin_ns = self._begin_ns(number)
+            if outcome == OK and begin_ns != ALWAYS and offsets[number] >= 0:
+                offset, end_ns = offsets[number], sends.end_ns[number]
             else:
-                ghost = Operation(0, begin_ns, NEVER, number)
-                self.candidates.extend([ghost] * (attempts - 1))
+                offset, end_ns = positions.get(sends.value[number], -1), NEVER
+            if offset < 0:
+                self.candidates.append(Operation(0, begin_ns, NEVER, number))
+            elif offset not in taken:
+                taken.add(offset)
+                self.operations.append(_operation((2 * offset + 1, begin_ns, end_ns, number)))
+            if attempts[number] > 1:
+                self._add_ghosts(number, begin_ns)
+
+    def _add_ghosts(self, number: int, begin_ns: int) -> None:
+        """Without idempotence every further attempt may have left a copy."""
+        if self._history.producer_of(number).idempotence:
+            return
+        attempts = self._history.sends.attempt_count[number]
+        if attempts == MANY_UNKNOWN:
+            self.bounded = False
+        else:
+            self.candidates.extend([Operation(0, begin_ns, NEVER, number)] * (attempts - 1))
 
     def _add_copies(self) -> None:
         """Whatever else was seen: further copies of a send, or records of nobody."""

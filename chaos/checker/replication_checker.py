@@ -8,6 +8,7 @@ entry.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -105,15 +106,19 @@ def _replay(metadata: Metadata) -> None:
                 )
 
 
-def check_elections(evidence: Evidence, metadata: Metadata, findings: Findings) -> None:
-    """A new leader comes from the ISR or from the eligible replicas of the version before it."""
+def check_elections(
+    evidence: Evidence, metadata: Metadata, findings_for: Callable[[str], Findings]
+) -> None:
+    """A new leader comes from the ISR or from the eligible replicas of the version before it.
+    `findings_for` tells where findings of a topic go, by its name."""
     for key, versions in sorted(metadata.versions.items()):
+        topic = _topic_name(evidence, metadata, key[0])
         for before, after in pairwise(versions):
             if after.leader in (-1, before.leader) or after.leader in (*before.isr, *before.elr):
                 continue
-            findings.tell(
+            findings_for(topic).tell(
                 "unclean-election",
-                _place_name(evidence, metadata, key),
+                f"{topic}-{key[1]}",
                 f"node {after.leader} became leader in leader epoch {after.leader_epoch} "
                 f"(metadata index {after.entry_index})",
                 f"before: leader {before.leader}, ISR {before.isr}, eligible {before.elr} "
@@ -121,7 +126,9 @@ def check_elections(evidence: Evidence, metadata: Metadata, findings: Findings) 
             )
 
 
-def check_facts(evidence: Evidence, metadata: Metadata, findings: Findings) -> ReplicationSummary:
+def check_facts(
+    evidence: Evidence, metadata: Metadata, findings_for: Callable[[str], Findings]
+) -> ReplicationSummary:
     """Acks, leaderships and high watermarks, per partition."""
     by_partition: dict[PartitionKey, list[Fact]] = {}
     for _, facts in sorted(evidence.facts.items()):
@@ -131,7 +138,8 @@ def check_facts(evidence: Evidence, metadata: Metadata, findings: Findings) -> R
     acks = 0
     changes = 0
     for key, facts in sorted(by_partition.items()):
-        name = _place_name(evidence, metadata, key)
+        topic = _topic_name(evidence, metadata, key[0])
+        name, findings = f"{topic}-{key[1]}", findings_for(topic)
         versions = metadata.versions.get(key)
         judged = _check_acks(name, facts, versions, findings)
         acks += judged if versions else 0
@@ -173,7 +181,8 @@ def _check_acks(
                 *(_version_line(version) for version in nearby),
             )
         ends = dict(zip(fact.details["isr"], fact.details.get("ends", ()), strict=False))
-        behind = sorted(node for node, end in ends.items() if end <= last)
+        # -1: not heard from since its last restart; it had the record before that.
+        behind = sorted(node for node, end in ends.items() if 0 <= end <= last)
         if fact.high_watermark <= last or behind:
             findings.tell(
                 "ack-before-isr",
@@ -258,10 +267,8 @@ def _check_lives(name: str, facts: list[Fact], findings: Findings) -> None:
 # --- text -----------------------------------------------------------------------------------------
 
 
-def _place_name(evidence: Evidence, metadata: Metadata, key: PartitionKey) -> str:
-    topic_id, partition = key
-    name = metadata.topic_names.get(topic_id) or evidence.topic_names.get(topic_id) or topic_id
-    return f"{name}-{partition}"
+def _topic_name(evidence: Evidence, metadata: Metadata, topic_id: str) -> str:
+    return metadata.topic_names.get(topic_id) or evidence.topic_names.get(topic_id) or topic_id
 
 
 def _ack_line(fact: Fact) -> str:

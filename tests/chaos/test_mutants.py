@@ -163,7 +163,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 def test_a_module_that_is_already_imported_is_refused(sample: Path) -> None:
     importlib.import_module("sample_of_mutants.core")
-    with pytest.raises(MutantError, match="late-high: .* is already imported"):
+    with pytest.raises(MutantError, match=r"late-high: .* is already imported"):
         apply_at_import([BUG.name], by_name([BUG]))
 
 
