@@ -17,6 +17,7 @@ from enum import Enum
 from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs, encode_epochs
 from broker.log.errors import LogMismatch, OffsetOutOfRange
 from broker.log.leader_epochs import LeaderEpochs
+from broker.log.log_start import write_log_start
 from broker.log.producer_state import ProducerStateTable
 from broker.log.segment import SEGMENT_BYTES_MAX, TIME_INDEX_SUFFIX, Segment, segment_path
 from broker.log.sync_state import SyncRequest, SyncState
@@ -373,6 +374,7 @@ class PartitionLog:
         is damaged. Nothing counts (`synced_end` is 0) until the new beginning is on disk."""
         self._broken = True
         self._sync.cut(0)
+        self._sync.touch(write_log_start(self._disk, self.directory, offset))
         same = [segment for segment in self._segments if segment.base_offset == offset]
         for segment in reversed(self._segments):
             if segment.base_offset != offset:

@@ -9,9 +9,10 @@ below the last one's; where that ends, the log ends, or it is damaged:
 - Anything else is **damage**, and `DamagedLog` says where. Cutting there would silently drop
   records that this replica has vouched for.
 
-Files lose their unsynced bytes independently. So a file that begins where none before it ends says
-nothing but that the older one lost its tail, and goes; and a file that begins within an older one
-is the newer word: it was begun after a truncation that the older file has forgotten.
+Files lose their unsynced bytes, and their names, independently. So a file that begins where none
+before it ends says nothing but that an older one lost its tail or its name, and goes; and a file
+that begins within an older one is the newer word: it was begun after a truncation that the older
+file has forgotten.
 
 Nothing that is kept is durable yet: the caller syncs it before it counts.
 """
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs
 from broker.log.errors import CorruptFile, DamagedLog
 from broker.log.leader_epochs import LeaderEpochs
+from broker.log.log_start import load_log_start
 from broker.log.partition_log import DELETED_SUFFIX, PartitionLog
 from broker.log.producer_state import ProducerStateTable
 from broker.log.segment import (
@@ -80,11 +82,7 @@ def recover_log(
         Segment(disk, found.directory, base_offset, index_interval_bytes)
         for base_offset in _base_offsets(found.directory, names)
     ]
-    if not segments:
-        if found.certain_end > 0:
-            raise DamagedLog(found.directory, 0, "the segments are gone")
-        segments = [Segment(disk, found.directory, 0, index_interval_bytes)]
-    scan = _Scan(found, segments)
+    scan = _Scan(found, segments, load_log_start(disk, found.directory))
     yield from scan.run()
     return scan.finish(disk, names, index_interval_bytes)
 
@@ -103,14 +101,15 @@ def _base_offsets(directory: str, names: tuple[str, ...]) -> list[int]:
 class _Scan:
     """Reads the files in order; decides which, and how much of each, make up the log."""
 
-    def __init__(self, found: LogFound, segments: list[Segment]) -> None:
+    def __init__(self, found: LogFound, segments: list[Segment], start_offset: int) -> None:
         self._found = found
         self._segments = segments
         self._kept: list[Segment] = []
         self._dropped: list[Segment] = []
         self._cuts: list[tuple[Segment, int]] = []
         """(segment, size to cut it to)"""
-        self._next_offset = segments[0].base_offset
+        self._start_offset = start_offset
+        self._next_offset = start_offset
         self._leader_epoch = -1
         self._epochs = LeaderEpochs()
         self._producers = ProducerStateTable(self._next_offset)
@@ -121,8 +120,11 @@ class _Scan:
         for slot, segment in enumerate(self._segments):
             if ended or segment.base_offset != self._next_offset:
                 self._dropped.append(segment)
-                # An empty file may lie anywhere; one with content proves that the chain is broken.
-                ended = ended or segment.size_bytes > 0
+                # An empty file may lie anywhere, and an old one before the beginning; any other
+                # proves that the chain is broken.
+                ended = ended or (
+                    segment.size_bytes > 0 and segment.base_offset > self._start_offset
+                )
                 continue
             self._kept.append(segment)
             later = [other for other in self._segments[slot + 1 :] if other.size_bytes]
@@ -132,9 +134,10 @@ class _Scan:
                 self._cuts.append((segment, position))
                 ended = self._next_offset != limit
         if self._next_offset < self._found.certain_end:
-            last = self._kept[-1]
+            path = self._kept[-1].path if self._kept else self._found.directory
+            size_bytes = self._kept[-1].size_bytes if self._kept else 0
             reason = f"the log ends at {self._next_offset} but held {self._found.certain_end}"
-            raise DamagedLog(last.path, last.size_bytes, reason)
+            raise DamagedLog(path, size_bytes, reason)
 
     def _read(self, segment: Segment, limit: int) -> Generator[None, None, int]:
         """Take the good batches below offset `limit`; the position where they end."""
@@ -230,6 +233,9 @@ class _Scan:
         for segment in self._dropped:
             segment.cut(0, segment.base_offset)
             segment.file.close()
+        if not self._kept:
+            first = Segment(disk, found.directory, self._start_offset, index_interval_bytes)
+            self._kept.append(first)
         for segment in self._kept[:-1]:
             segment.closed = True
             self._maybe_forget_indexes(segment, names)

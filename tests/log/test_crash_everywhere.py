@@ -1,0 +1,262 @@
+"""Crash at every change of the disk, both ways, and see that the log kept its word.
+
+A random script of appends, truncations, restarts, syncs and checkpoints runs until the n-th change
+of the disk, for every n. What recovery then finds must be a history that the log went through:
+everything below the synced end at the crash byte for byte, and beyond that a prefix of what was in
+the log since. Then life goes on, and another crash comes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from broker.log.log_manager import LogManager
+from broker.log.partition_log import PartitionLog
+from broker.log.sync_state import SyncRequest
+from broker.ports import DiskError
+from broker.wire.batch_header import read_header
+from chaos.sim.disk import Crash, SimDisk
+from tests.log.logs import (
+    KEY,
+    TOPIC_ID,
+    drawing,
+    keep_everything,
+    keep_nothing,
+    make_batch,
+    read_all,
+    recovered,
+    stamped,
+)
+
+History = list[tuple[int, bytes]]
+"""(base offset, bytes) of each batch."""
+
+
+def ends_of(history: History) -> list[int]:
+    return [base_offset + read_header(data).last_offset_delta + 1 for base_offset, data in history]
+
+
+@dataclass
+class Driver:
+    """Runs a script against a log and remembers all that may lawfully be found after a crash."""
+
+    disk: SimDisk
+    seed: int
+    manager: LogManager = field(init=False)
+    log: PartitionLog = field(init=False)
+    history: History = field(default_factory=list)
+    possible: list[History] = field(default_factory=list)
+    """Histories of the log since its last completed sync; each prefix of one may be found."""
+    start_offset: int = 0
+    promised_end: int = 0
+    high_watermark: int = 0
+    leader_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.in_flight: SyncRequest | None = None
+        self.covered: list[History] = []
+        self.stores: list[tuple[str, bytes]] = []
+        self.number = 0
+
+    def begin(self) -> None:
+        self.manager = recovered(self.disk)
+        self.log = self.manager.create("t", TOPIC_ID, 0, "ack", 700)
+
+    def run(self, steps: int) -> None:
+        actions = (
+            [self.append] * 8
+            + [self.append_as_follower] * 3
+            + [self.sync] * 4
+            + [self.finish_sync] * 4
+            + [self.checkpoint] * 2
+            + [self.finish_store] * 5
+            + [self.truncate] * 2
+            + [self.advance] * 2
+        )
+        for _ in range(steps):
+            self.random.choice(actions)()
+
+    def batch(self) -> bytes:
+        self.number += 1
+        value = b"%d:%d " % (self.seed, self.number) * self.random.randint(1, 8)
+        return make_batch(self.random.randint(1, 3), value=value)
+
+    def append(self) -> None:
+        batch = self.batch()
+        if self.random.random() < 0.1:
+            self.leader_epoch += 1
+        expected = stamped(batch, self.log.log_end_offset, self.leader_epoch)
+        self.write(
+            [expected],
+            lambda: self.log.append_as_leader(batch, read_header(batch), self.leader_epoch),
+        )
+
+    def append_as_follower(self) -> None:
+        batches = []
+        offset = self.log.log_end_offset
+        for _ in range(self.random.randint(1, 4)):
+            if self.random.random() < 0.1:
+                self.leader_epoch += 1
+            batches.append(stamped(self.batch(), offset, self.leader_epoch))
+            offset = read_header(batches[-1]).next_offset
+        self.write(batches, lambda: self.log.append_as_follower(b"".join(batches)))
+
+    def write(self, batches: list[bytes], call: Callable[[], int]) -> None:
+        after = self.history + [(read_header(data).base_offset, data) for data in batches]
+        self.possible.append(after)
+        if self.log.is_open:
+            call()
+            self.history = after
+        else:
+            with pytest.raises(DiskError, match="dropped files"):
+                call()
+            self.possible.pop()
+
+    def sync(self) -> None:
+        request = self.log.sync_request()
+        if request is not None:
+            self.in_flight = request
+            self.pending = self.disk.prepare_sync(request.files, request.directories)
+            self.at_request = len(self.possible)
+
+    def finish_sync(self) -> None:
+        if self.in_flight is None:
+            return
+        request, self.in_flight = self.in_flight, None
+        self.disk.mutate("sync", "all", self.pending.complete)
+        before = self.log.synced_end
+        counted = self.log.on_synced(request.generation, request.end_offset)
+        if counted:
+            assert self.log.synced_end == request.end_offset >= before
+            self.promised_end = self.log.synced_end
+        else:
+            assert self.log.synced_end == before
+
+    def advance(self) -> None:
+        self.high_watermark = max(self.high_watermark, self.log.synced_end)
+
+    def checkpoint(self) -> None:
+        for request in self.manager.begin_checkpoint({KEY: self.high_watermark}):
+            self.stores.append((request.path, request.data))
+
+    def finish_store(self) -> None:
+        if self.stores:
+            path, data = self.stores.pop(self.random.randrange(len(self.stores)))
+            self.disk.store(path, data)
+            for request in self.manager.on_stored(path):
+                self.stores.append((request.path, request.data))
+
+    def truncate(self) -> None:
+        low = self.high_watermark
+        if self.log.log_end_offset > low and self.random.random() < 0.5:
+            offset = self.random.randint(low, self.log.log_end_offset)
+            ends = [end for end in ends_of(self.history) if end <= offset]
+            kept = self.history[: len(ends)]
+            self.possible.append(kept)
+            self.promised_end = min(self.promised_end, ends[-1] if ends else 0)
+            self.log.truncate_to(offset)
+            self.history = kept
+            self.leader_epoch += self.random.randint(0, 1)
+
+    # --- after a crash ----------------------------------------------------------------------------
+
+    def check_recovered(self) -> None:
+        """A prefix of one of the possible histories, with all in it that was promised."""
+        assert self.manager.damages == (), self.manager.damages
+        found = read_all(self.log)
+        prefixes = [b"".join(data for _, data in history) for history in self.possible]
+        assert any(whole.startswith(found) for whole in [*prefixes, b""]), "invented"
+        assert self.log.log_end_offset >= self.promised_end, "lost"
+        promised = b"".join(
+            data
+            for (_, data), end in zip(self.history, ends_of(self.history), strict=True)
+            if end <= self.promised_end
+        )
+        assert found.startswith(promised), "changed"
+
+    def go_on(self) -> None:
+        """Take what was found as the history from now on."""
+        found = read_all(self.log)
+        position = 0
+        self.history = []
+        while position < len(found):
+            header = read_header(found, position)
+            self.history.append(
+                (header.base_offset, found[position : position + header.size_bytes])
+            )
+            position += header.size_bytes
+        # Nothing is durable that was not: older histories may still come back.
+        self.possible.append(self.history)
+        self.in_flight = None
+        self.stores = []
+        self.promised_end = min(self.promised_end, self.log.log_end_offset)
+        self.leader_epoch = max(self.leader_epoch, self.log.last_batch_epoch)
+
+
+STEPS = 150
+
+
+def crash_points(seed: int) -> int:
+    """How many changes of the disk the script makes."""
+    disk = SimDisk()
+    driver = Driver(disk, seed)
+    driver.begin()
+    driver.possible.append([])
+    driver.run(STEPS)
+    return disk.call_count
+
+
+def run_to_crash(seed: int, call: int, part: str, power: str) -> Driver:
+    disk = SimDisk()
+    driver = Driver(disk, seed)
+    driver.possible.append([])
+    disk.crash_at(call, part)
+    with suppress(Crash):
+        driver.begin()
+        driver.run(STEPS)
+    lose(disk, power, seed * 1_000 + call)
+    return driver
+
+
+def lose(disk: SimDisk, power: str, seed: int) -> None:
+    if power == "process":
+        disk.process_crash()
+    elif power == "all":
+        disk.power_loss(keep_nothing)
+    elif power == "none":
+        disk.power_loss(keep_everything)
+    else:
+        disk.power_loss(drawing(seed))
+
+
+@pytest.mark.parametrize("power", ["process", "all", "none", "some"])
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_the_moment_of_the_crash(seed: int, power: str) -> None:
+    for call in range(1, crash_points(seed) + 1):
+        for part in ("torn", "after"):
+            driver = run_to_crash(seed, call, part, power)
+            driver.begin()
+            driver.check_recovered()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_crash_after_crash(seed: int) -> None:
+    """process_crash, more work, power_loss, more work, power_loss: each time the word is kept."""
+    for call in range(1, crash_points(seed) + 1, 3):
+        driver = run_to_crash(seed, call, "torn", "process")
+        for round_number, power in enumerate(("some", "process", "some", "all")):
+            driver.begin()
+            driver.check_recovered()
+            driver.go_on()
+            driver.disk.crash_at(1 + (call * 7 + round_number * 5) % 25, "torn")
+            with suppress(Crash):
+                driver.run(30)
+            lose(driver.disk, power, call * 10 + round_number)
+        driver.begin()
+        driver.check_recovered()
