@@ -96,7 +96,7 @@ def compile_format(text: str) -> Callable[[Row], bytes]:
     return lambda row: b"".join([part(row) for part in parts])
 
 
-def _json_value(field: bytes | None) -> str | dict[str, str] | None:
+def json_value(field: bytes | None) -> str | dict[str, str] | None:
     """Text as a string; bytes that are no UTF-8 as {"base64": …}, so that nothing is lost."""
     if field is None:
         return None
@@ -113,8 +113,8 @@ def json_line(row: Row) -> bytes:
         "partition": row.partition,
         "offset": row.offset,
         "timestamp_ms": row.timestamp_ms,
-        "headers": [[name, _json_value(value)] for name, value in row.headers],
-        "key": _json_value(row.key),
-        "value": _json_value(row.value),
+        "headers": [[name, json_value(value)] for name, value in row.headers],
+        "key": json_value(row.key),
+        "value": json_value(row.value),
     }
     return json.dumps(shown, ensure_ascii=False).encode() + b"\n"
