@@ -25,11 +25,12 @@ from chaos.proc.ports import NoFreePorts, PortClaim, claim_ports, is_free, port_
 from chaos.proc.process import (
     ProcessId,
     ProcessState,
+    ask_to_stop,
+    await_stop,
     read_pid_file,
     send_signal,
     spawn,
     state_of,
-    stop_process,
     wait_for_pid_file,
     wait_for_state,
 )
@@ -157,10 +158,11 @@ class Cluster:
         return read_pid_file(self.node_paths(node_id).pid)
 
     def state(self, node_id: int) -> ProcessState:
+        state = state_of(self.process(node_id))
         child = self._children.get(node_id)
-        if child is not None:
-            child.poll()  # reaps a child that has ended
-        return state_of(self.process(node_id))
+        if child is not None and state is ProcessState.GONE:
+            child.poll()  # reaps the zombie, which counts as gone
+        return state
 
     def running(self) -> tuple[int, ...]:
         """Nodes with a live process, paused ones included."""
@@ -257,24 +259,23 @@ class Cluster:
     def _await(self, node_id: int, process: ProcessId, wanted: ProcessState) -> None:
         deadline_ns = time.monotonic_ns() + 5_000_000_000
         while not wait_for_state(process, wanted, 20):
-            self.state(node_id)  # reaps
             if time.monotonic_ns() >= deadline_ns:
                 raise ClusterError(
                     f"node {node_id}, pid {process.pid}, is still not {wanted.value}"
                 )
+        self.state(node_id)  # reaps
 
     def stop(self, node_ids: Sequence[int] | None = None) -> tuple[int, ...]:
         """End nodes in good order, together; returns those that had to be killed."""
         wanted = self.node_ids if node_ids is None else tuple(node_ids)
         live = [(n, p) for n in wanted if (p := self.process(n)) and state_of(p).value != "gone"]
         for _, process in live:
-            send_signal(process, signal.SIGTERM)
-            send_signal(process, signal.SIGCONT)
+            ask_to_stop(process)
         deadline_ns = time.monotonic_ns() + STOP_TIMEOUT_MS * 1_000_000
         forced = []
         for node_id, process in live:
             left_ms = max(0, (deadline_ns - time.monotonic_ns()) // 1_000_000)
-            if not stop_process(process, left_ms):
+            if not await_stop(process, left_ms):
                 forced.append(node_id)
             self.state(node_id)  # reaps
         return tuple(forced)

@@ -28,6 +28,7 @@ class LinkCheck:
     is_open: bool
     """Somebody accepted the connection (a proxy does so for a dead node, too)."""
     received_bytes: int
+    duration_ms: int = 0
 
     @property
     def downstream_flows(self) -> bool:
@@ -53,7 +54,8 @@ def probe_link(address: str, timeout_ms: int = CUT_TIMEOUT_MS) -> LinkCheck:
     Returns as soon as all have come; a link without answer costs the whole timeout.
     """
     host, port = address.rsplit(":", 1)
-    deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
+    start_ns = time.monotonic_ns()
+    deadline_ns = start_ns + timeout_ms * 1_000_000
     try:
         connection = socket.create_connection((host, int(port)), timeout_ms / 1000)
     except OSError:
@@ -76,7 +78,7 @@ def probe_link(address: str, timeout_ms: int = CUT_TIMEOUT_MS) -> LinkCheck:
         except OSError as error:
             if error.errno not in (errno.ECONNRESET, errno.EPIPE):
                 raise
-    return LinkCheck(True, received)
+    return LinkCheck(True, received, (time.monotonic_ns() - start_ns) // 1_000_000)
 
 
 def wait_until_flows(address: str, timeout_ms: int) -> LinkCheck:

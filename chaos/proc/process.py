@@ -78,19 +78,24 @@ def write_pid_file(path: Path, process: ProcessId) -> None:
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
-    """(state letter, start ticks) of a pid, None when there is none."""
+    """(state letter, start ticks) of a pid, None when there is none.
+
+    A process whose first thread has ended shows as a zombie while its other threads still hold its
+    files and ports: that is "D" here, dying.
+    """
     if HAS_PROC:
         try:
             text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
         columns = text.rsplit(")", 1)[1].split()
-        return columns[0], int(columns[19])
+        letter, thread_count = columns[0], int(columns[17])
+        return "D" if letter in "ZXx" and thread_count > 1 else letter, int(columns[19])
     shown = subprocess.run(
         ["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    letter = shown.stdout.strip()[:1]
-    return (letter, 0) if letter else None
+    shown_letter = shown.stdout.strip()[:1]
+    return (shown_letter, 0) if shown_letter else None
 
 
 def state_of(process: ProcessId | None) -> ProcessState:
@@ -136,13 +141,14 @@ def wait_for_state(process: ProcessId, wanted: ProcessState, timeout_ms: int) ->
     return True
 
 
-def stop_process(process: ProcessId, timeout_ms: int) -> bool:
-    """End it in good order (SIGTERM, also when paused), by force after the timeout.
-
-    True when it went by itself.
-    """
+def ask_to_stop(process: ProcessId) -> None:
+    """SIGTERM, heard by a paused process too."""
     send_signal(process, signal.SIGTERM)
     send_signal(process, signal.SIGCONT)
+
+
+def await_stop(process: ProcessId, timeout_ms: int) -> bool:
+    """After `ask_to_stop`: wait, and use force when the time is over. True if it went by itself."""
     if wait_for_state(process, ProcessState.GONE, timeout_ms):
         return True
     send_signal(process, signal.SIGKILL)

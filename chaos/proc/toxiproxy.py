@@ -28,7 +28,7 @@ import toxiproxy.api
 from toxiproxy import Proxy, Toxiproxy
 
 from chaos.proc.links import Link, ProxyError, Route, Stream
-from chaos.proc.process import ProcessId, spawn, stop_process, wait_for_pid_file
+from chaos.proc.process import ProcessId, ask_to_stop, await_stop, spawn, wait_for_pid_file
 
 TIMEOUT_S = 5.0
 START_TIMEOUT_MS = 5_000
@@ -169,7 +169,8 @@ class ToxiproxyLinks:
 
     def shutdown(self) -> None:
         if self._process is not None:
-            stop_process(self._process, 2_000)
+            ask_to_stop(self._process)
+            await_stop(self._process, 2_000)
             self._child.wait()
             self._process = None
         self._http.close()

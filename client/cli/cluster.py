@@ -134,7 +134,6 @@ def _make_or_open(directory: Path, plan: object, nodes: int | None, detach: bool
 
 def _up_detached(cluster: Cluster, wait_s: int, output: str) -> None:
     from chaos.proc.ask import observe
-
     from chaos.proc.supervisor import wait_ready
 
     try:
@@ -148,7 +147,6 @@ def _up_detached(cluster: Cluster, wait_s: int, output: str) -> None:
 
 def _up_in_foreground(cluster: Cluster, wait_s: int, output: str) -> int:
     from chaos.proc.ask import observe
-
     from chaos.proc.supervisor import Interrupted, Supervisor, follow, new_lines, wait_ready
 
     asked = StopRequest()

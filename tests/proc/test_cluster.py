@@ -33,6 +33,8 @@ from chaos.proc.supervisor import (
     restart,
 )
 
+pytestmark = pytest.mark.process
+
 STANDIN = (sys.executable, str(Path(__file__).with_name("standin.py")))
 PROGRAMS = Programs(node=STANDIN, format=(*STANDIN, "--format"))
 MakeCluster = Callable[..., Cluster]

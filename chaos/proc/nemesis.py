@@ -1,0 +1,373 @@
+"""Carries out a schedule of faults on a wired cluster, and proves of each that it did bite.
+
+What was asked for proves nothing: a kill may miss, a cut may be on the wrong link. So every fault
+is confirmed by looking (the process is gone; it is stopped; a greeting sent through the link stays
+away) and written down with what was seen. However a run ends, `heal` leaves the cluster whole.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from chaos.faults import Fault, FaultKind, choose_victim, lost_pairs
+from chaos.proc.health import NO_NODE, ClusterView
+from chaos.proc.layout import ClusterError
+from chaos.proc.links import BOTH, Link, ProxyError, Route, Stream
+from chaos.proc.probe import LinkCheck, probe_link, wait_until_flows
+from chaos.proc.process import ProcessState
+from chaos.proc.wiring import Wiring
+
+RECOVERY_TIMEOUT_MS = 10_000
+"""How long a started node, or a healed link, may take to answer a greeting."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultEvent:
+    """A line of faults.jsonl."""
+
+    time_ns: int
+    """CLOCK_MONOTONIC; inject: just before, lift: just after."""
+    kind: str
+    action: str
+    """inject or lift."""
+    target: str
+    confirmed: bool
+    detail: str
+
+
+class FaultLog:
+    """faults.jsonl: one object a line, written as soon as it is known."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: FaultEvent) -> None:
+        self._file.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look at the world showed."""
+
+    confirmed: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class Active:
+    """A fault that holds now."""
+
+    fault: Fault
+    victim: int
+    undo: Callable[[], Seen]
+
+
+def cut_streams(
+    pairs: Sequence[tuple[str, str]], routes: Sequence[Route]
+) -> tuple[tuple[Route, Stream], ...]:
+    """The streams of links that carry bytes of the ordered pairs (from, to).
+
+    What `a` sends to `b` travels upstream on links that `a` opened, downstream on those of `b`.
+    """
+    lost = set(pairs)
+    found = []
+    for route in routes:
+        source, target = route.link.source, str(route.link.target)
+        if (source, target) in lost:
+            found.append((route, Stream.UPSTREAM))
+        if (target, source) in lost:
+            found.append((route, Stream.DOWNSTREAM))
+    return tuple(found)
+
+
+class Nemesis:
+    """One schedule on one cluster. `observe` says who leads; `record` gets every event."""
+
+    def __init__(
+        self,
+        wiring: Wiring,
+        schedule: Sequence[Fault],
+        *,
+        observe: Callable[[], ClusterView],
+        record: Callable[[FaultEvent], None],
+        watched: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        """`watched`: partitions (topic name, number) among whose leaders LEADER is chosen."""
+        self._wiring = wiring
+        self._schedule = schedule
+        self._observe = observe
+        self._record = record
+        self._watched = tuple(watched)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.current: Fault | None = None
+        """For live progress: the fault that holds now."""
+        self.found_dead: list[str] = []
+        """Nodes that nobody had killed and that were dead all the same: how they ended."""
+
+    # --- a whole schedule -------------------------------------------------------------------
+
+    def start(self, load_start_ns: int) -> None:
+        """Run the schedule in a thread; its times count from `load_start_ns` (monotonic)."""
+
+        def run() -> None:
+            try:
+                self.run(load_start_ns)
+            except BaseException as error:
+                self._error = error
+                raise
+
+        self._thread = threading.Thread(target=run, name="nemesis", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Lift what holds and end the thread; raises what ended it before its time."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def run(self, load_start_ns: int) -> None:
+        """The schedule, in this thread, until its end or `finish`."""
+        for fault in self._schedule:
+            if self._wait_until(load_start_ns + fault.start_ms * 1_000_000):
+                return
+            active = self.inject(fault)
+            try:
+                self._wait_until(load_start_ns + fault.end_ms * 1_000_000)
+            finally:
+                self.lift(active)
+
+    def _wait_until(self, time_ns: int) -> bool:
+        """Whether it was cut short."""
+        return self._stop.wait(max(0, time_ns - time.monotonic_ns()) / 1e9)
+
+    # --- one fault --------------------------------------------------------------------------
+
+    def inject(self, fault: Fault) -> Active:
+        """Make the fault hold, look whether it does, record both."""
+        victim = self._choose(fault)
+        target, act = self._act(fault, victim)
+        self.current = fault
+        time_ns = time.monotonic_ns()
+        try:
+            seen, undo = act()
+        except (ClusterError, ProxyError) as error:
+            seen, undo = Seen(False, str(error)), lambda: Seen(False, "was never injected")
+        detail = f"{fault.describe()}: {seen.detail}"
+        self._record(
+            FaultEvent(time_ns, fault.kind.value, "inject", target, seen.confirmed, detail)
+        )
+        return Active(fault, victim, undo)
+
+    def lift(self, active: Active) -> None:
+        """End the fault, look whether it did, record both."""
+        try:
+            seen = active.undo()
+        except (ClusterError, ProxyError) as error:
+            seen = Seen(False, str(error))
+        self.current = None
+        self._record(
+            FaultEvent(
+                time.monotonic_ns(),
+                active.fault.kind.value,
+                "lift",
+                str(active.victim),
+                seen.confirmed,
+                seen.detail,
+            )
+        )
+
+    def heal(self) -> tuple[int, ...]:
+        """Undo everything, whatever state things are in; nodes that would not start.
+
+        Safe at any time after `finish`, and more than once.
+        """
+        cluster = self._wiring.cluster
+        failed = []
+        self._wiring.proxies.heal_all()
+        for node_id in cluster.node_ids:
+            if cluster.state(node_id) is ProcessState.PAUSED:
+                cluster.resume(node_id)
+            if cluster.state(node_id) is ProcessState.GONE and not self._revive(node_id):
+                failed.append(node_id)
+        return tuple(failed)
+
+    def _revive(self, node_id: int) -> bool:
+        cluster = self._wiring.cluster
+        self._note_death(node_id)
+        try:
+            cluster.start([node_id])
+        except ClusterError as error:
+            self.found_dead.append(f"node {node_id} does not start: {error}")
+            return False
+        return self._await_node(node_id).upstream_flows
+
+    def _note_death(self, node_id: int) -> None:
+        how = self._wiring.cluster.exit_text(node_id)
+        if how and how != "signal SIGKILL":
+            last = self._wiring.cluster.log_tail(node_id, 1)
+            self.found_dead.append(f"node {node_id} ended by itself ({how}): {last}")
+
+    # --- who --------------------------------------------------------------------------------
+
+    def _choose(self, fault: Fault) -> int:
+        view = self._observe()
+        leaders = {(part.topic, part.partition): part.leader for part in view.partitions}
+        leader = None
+        if self._watched:
+            leader = leaders.get(self._watched[fault.pick % len(self._watched)])
+        controller = view.controller_id
+        return choose_victim(
+            fault,
+            self._wiring.cluster.node_ids,
+            None if leader in (None, NO_NODE) else leader,
+            None if controller == NO_NODE else controller,
+        )
+
+    # --- what -------------------------------------------------------------------------------
+
+    def _act(
+        self, fault: Fault, victim: int
+    ) -> tuple[str, Callable[[], tuple[Seen, Callable[[], Seen]]]]:
+        """The target in words, and what to do."""
+        if fault.kind is FaultKind.KILL:
+            return str(victim), lambda: self._kill(victim)
+        if fault.kind is FaultKind.PAUSE:
+            return str(victim), lambda: self._pause(victim)
+        if fault.kind is FaultKind.PARTITION:
+            return str(victim), lambda: self._partition(fault, victim)
+        return str(victim), lambda: self._disturb(fault, victim)
+
+    def _kill(self, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+        cluster, proxies = self._wiring.cluster, self._wiring.proxies
+        process = cluster.kill(victim)
+        # A live proxy before a dead node would accept connections, and they would come in storms.
+        closed = [r.link for r in self._wiring.routes if r.link.target == victim]
+        for link in closed:
+            proxies.close(link)
+        is_gone = cluster.state(victim) is ProcessState.GONE
+
+        def undo() -> Seen:
+            cluster.start([victim])
+            check = self._await_node(victim)
+            for link in closed:
+                proxies.reopen(link)
+            if not check.upstream_flows:
+                return Seen(False, f"does not answer: {cluster.log_tail(victim, 1)}")
+            started = cluster.process(victim)
+            return Seen(True, f"answers as pid {started.pid if started else 0}")
+
+        return Seen(is_gone, f"pid {process.pid} {'gone' if is_gone else 'still there'}"), undo
+
+    def _await_node(self, node_id: int) -> LinkCheck:
+        address = self._wiring.cluster.spec.node(node_id).broker_address
+        return wait_until_flows(address, RECOVERY_TIMEOUT_MS)
+
+    def _pause(self, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+        cluster = self._wiring.cluster
+        process = cluster.pause(victim)
+        is_paused = cluster.state(victim) is ProcessState.PAUSED
+
+        def undo() -> Seen:
+            cluster.resume(victim)
+            return Seen(cluster.state(victim) is ProcessState.RUNNING, f"pid {process.pid} runs")
+
+        return Seen(is_paused, f"pid {process.pid} {'stopped' if is_paused else 'runs on'}"), undo
+
+    def _partition(self, fault: Fault, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+        assert fault.shape is not None
+        cluster, wiring = self._wiring.cluster, self._wiring
+        pairs = lost_pairs(fault.shape, victim, cluster.node_ids, wiring.clients, fault.pick)
+        return self._on_streams(cut_streams(pairs, wiring.routes), wiring.proxies.cut)
+
+    def _disturb(self, fault: Fault, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+        proxies = self._wiring.proxies
+        streams = [
+            (route, stream)
+            for route in self._wiring.routes
+            if str(victim) in (route.link.source, str(route.link.target))
+            for stream in BOTH
+        ]
+        if fault.kind is FaultKind.STALL:
+            return self._on_streams(streams, proxies.stall)
+
+        def slow(link: Link, stream: Stream) -> None:
+            proxies.slow(link, stream, fault.latency_ms)
+
+        return self._on_streams(streams, slow, slowed_by_ms=fault.latency_ms)
+
+    def _on_streams(
+        self,
+        streams: Sequence[tuple[Route, Stream]],
+        apply: Callable[[Link, Stream], None],
+        slowed_by_ms: int = 0,
+    ) -> tuple[Seen, Callable[[], Seen]]:
+        """Apply a fault to streams and probe each of their links before and after."""
+        routes = tuple(dict.fromkeys(route for route, _ in streams))
+        flowed = [r for r, check in _probe_all(routes) if check.upstream_flows]
+        for route, stream in streams:
+            apply(route.link, stream)
+        lost = {(route, stream) for route, stream in streams}
+        # A link that carried nothing before proves nothing by carrying nothing now.
+        bitten = [
+            route
+            for route, check in _probe_all(flowed)
+            if _is_bitten(check, route, lost, slowed_by_ms)
+        ]
+        missed = [route.link.name for route in flowed if route not in bitten]
+
+        def undo() -> Seen:
+            for route in routes:
+                self._wiring.proxies.heal(route.link)
+            silent = [route.link.name for route in _await_all(flowed)]
+            detail = f"{len(flowed)} links flow" if not silent else f"silent: {' '.join(silent)}"
+            return Seen(not silent, detail)
+
+        detail = f"{len(bitten)} of {len(routes)} links"
+        if missed:
+            detail += f"; not on {' '.join(missed)}"
+        return Seen(bool(bitten) and not missed, detail), undo
+
+
+def _is_bitten(
+    check: LinkCheck, route: Route, lost: set[tuple[Route, Stream]], slowed_by_ms: int
+) -> bool:
+    if slowed_by_ms:
+        return check.duration_ms >= slowed_by_ms
+    if (route, Stream.DOWNSTREAM) in lost:
+        return not check.downstream_flows
+    return not check.upstream_flows
+
+
+def _probe_all(routes: Sequence[Route]) -> list[tuple[Route, LinkCheck]]:
+    """All at once: each silent link costs the whole timeout of a probe."""
+    if not routes:
+        return []
+    with ThreadPoolExecutor(max_workers=len(routes)) as pool:
+        return list(zip(routes, pool.map(lambda r: probe_link(r.listen), routes), strict=True))
+
+
+def _await_all(routes: Sequence[Route]) -> list[Route]:
+    """Wait until all flow; those that do not in time."""
+    if not routes:
+        return []
+    with ThreadPoolExecutor(max_workers=len(routes)) as pool:
+        checks = pool.map(lambda r: wait_until_flows(r.listen, RECOVERY_TIMEOUT_MS), routes)
+        return [
+            route for route, check in zip(routes, checks, strict=True) if not check.upstream_flows
+        ]
