@@ -46,6 +46,8 @@ def encode_varint(number: int) -> bytes:
 
 def decode_varint(buffer: bytes, position: int) -> tuple[int, int]:
     """The signed number at `position` and the position after it; VarintError if there is none."""
+    if position < len(buffer) and (byte := buffer[position]) < 0x80:
+        return (byte >> 1) ^ -(byte & 1), position + 1
     zigzag, end = decode_zigzag(buffer, position)
     return (zigzag >> 1) ^ -(zigzag & 1), end
 

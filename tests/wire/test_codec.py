@@ -214,7 +214,7 @@ MESSAGE_TYPES = sorted({*REQUESTS.values(), *RESPONSES.values()}, key=lambda kin
 
 
 @pytest.mark.parametrize("message_type", MESSAGE_TYPES, ids=lambda kind: kind.__name__)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_every_message_comes_back(message_type: type[Any], data: st.DataObject) -> None:
     message = data.draw(of_type(message_type))
@@ -261,7 +261,7 @@ def test_every_cut_and_every_changed_byte_is_refused_or_another_message() -> Non
 CODERS = [Coder[Any](kind) for kind in (FetchRequest, CreateTopicRequest, Setting, Tree)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     value=st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(max_size=3)),

@@ -119,7 +119,7 @@ def test_a_record_unlike_the_others_is_not_taken_for_one(strange: RecordTuple, p
     assert [record[1:] for record in parsed] == records
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records=record_lists, data=st.data())
 def test_both_ways_of_parsing_agree_on_damaged_bytes(
     records: list[RecordTuple], data: st.DataObject
@@ -174,6 +174,23 @@ def test_both_ways_of_parsing_agree_on_varints_longer_than_needed(
         records.append(a_record(index, **odd_fields))
     body = b"".join(records)
     assert outcome(body, 20) == outcome_field_by_field(body, 20)
+
+
+@pytest.mark.parametrize(
+    "misleading",
+    [
+        a_record(0, offset=b"\x80\x00", key=b"\x02\xff"),
+        a_record(0, timestamp=b"\x80\x00", key=b"\x02\xff"),
+    ],
+)
+def test_a_first_record_made_to_mislead_about_the_others(misleading: bytes) -> None:
+    """Read one byte off, its key ends in the value's length, and the others look like it."""
+    other = [a_record(index, key=b"\x00", value=b"\x06\xff\x02v") for index in range(1, 20)]
+    assert len(other[0]) == len(misleading)
+    body = misleading + b"".join(other)
+    parsed = outcome(body, 20)
+    assert parsed == outcome_field_by_field(body, 20)
+    assert parsed[1] == Record(101, NOW_MS, b"", b"\xff\x02v", ())
 
 
 # --- what no decoder may accept -----------------------------------------------------------------
@@ -233,7 +250,7 @@ def test_every_cut_of_the_records_is_refused() -> None:
 
 
 def test_record_count_is_bounded_by_the_bytes() -> None:
-    assert outcome(a_record(0, value=b"\x01"), 2**31 - 1) == "2147483647 records in 7 bytes"
+    assert outcome(a_record(0, value=b"\x01"), 3_000_000) == "3000000 records in 7 bytes"
     assert isinstance(outcome(a_record(0, value=b"\x01"), 1), list)
 
 
@@ -253,7 +270,7 @@ def test_gaps_of_compaction_are_read_and_growing_offsets_demanded() -> None:
     assert of([0, 1, 2], 1) == "more records than 2 offsets"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records=record_lists, data=st.data())
 def test_what_is_accepted_is_what_the_independent_codec_reads(
     records: list[RecordTuple], data: st.DataObject

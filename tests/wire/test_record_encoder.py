@@ -45,7 +45,7 @@ def test_a_full_batch_is_within_its_limit_and_well_used(record: RecordTuple) -> 
     assert builder.record_count == read_header(batch).record_count == len(decode_batch(batch))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(records=record_lists, size_limit_bytes=st.integers(100, 20_000))
 def test_size_bytes_is_a_bound_for_whatever_was_accepted(
     records: list[RecordTuple], size_limit_bytes: int
