@@ -23,7 +23,7 @@ class Chaos:
         self.cluster = Cluster(
             range(1, voter_count + 1),
             lambda node_id: draw,
-            append_bytes_max=4,
+            append_bytes_max=1,  # every entry travels alone, so that some arrive and some do not
             in_flight_appends_max=3,
         )
         self.proposal_count = 0
@@ -58,7 +58,7 @@ class Chaos:
         leaders = self.cluster.leaders
         if leaders:
             self.proposal_count += 1
-            data = b"%d" % self.proposal_count
+            data = b"%03d" % self.proposal_count
             self.cluster.propose(leaders[pick % len(leaders)], data)
 
     def fire(self, pick: int) -> None:
@@ -136,9 +136,11 @@ class Chaos:
             self.cluster.start(self.node_id(pick))
 
     def reboot(self, pick: int, kept: int) -> None:
-        """A crash and a quick restart; whoever was asked for its vote is asked again."""
+        """A crash and a quick restart, and nothing until the node would vote again: requests that
+        are still on their way find a voter that has perhaps forgotten something."""
         self.crash(pick, kept)
         self.restart(pick)
+        self.cluster.wait(500)
 
     def bound(self) -> None:
         """What is too much on its way is lost."""

@@ -39,6 +39,8 @@ WEIGHTS = {
 def walk(seed: int, steps: int) -> Counter[str]:
     choices = random.Random(seed)
     chaos = Chaos(choices.choice((3, 5)), choices.randint)
+    for pick in choices.sample(range(5), choices.randrange(4)):
+        chaos.slow_down(pick)
     # Every walk has a character of its own: some deeds are common in it, others rare or absent.
     weights = [weight * choices.choice((0, 1, 2, 4)) for weight in WEIGHTS.values()]
     for deed in choices.choices(list(WEIGHTS), weights, k=steps):
@@ -65,10 +67,10 @@ def walk(seed: int, steps: int) -> Counter[str]:
 
 def test_walks() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(40):
+    for seed in range(24):
         seen += walk(seed, 1_000)
-    assert seen["leaders"] > 300
-    assert seen["committed"] > 1_500
+    assert seen["leaders"] > 100
+    assert seen["committed"] > 300
 
 
 @pytest.mark.nightly
