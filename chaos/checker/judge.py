@@ -69,7 +69,7 @@ class _Trial:
         self.suspended = Findings()
         self.judged = _Judged()
         self.dumps = self._dumps()
-        self.witness = Witness(history, self.dumps)
+        self.witness = Witness(history, self.dumps, evidence)
 
     def verdict(self) -> Verdict:
         self._check_run()

@@ -67,21 +67,38 @@ class _ContentChecker:
         self.content = Content(place)
 
     def run(self) -> Content:
+        numbers = self._note_acks()
+        self.content.acked_count = len(numbers)
         self._note_dumps()
         stored_count = len(self.content.seen)
         self._check_reads()
         if len(self.content.seen) > stored_count:
             self._check_taken_back()
         self._index_positions()
-        numbers = self._check_acks()
-        self.content.acked_count = len(numbers)
         if self.dump is not None:
             for variant in self.dump.variants:
                 self._check_records_of(variant)
                 self._check_acked_on(variant, numbers)
         else:
-            self._check_passed_over(numbers)
+            self._check_acked_by_reads(numbers)
         return self.content
+
+    def _note_acks(self) -> list[int]:
+        """acks=all acks: one record per offset. Returns the numbers of these sends."""
+        history, acked, sends = self.history, self.content.acked, self.history.sends
+        promised = {uid: producer.acks == -1 for uid, producer in history.producers.items()}
+        outcomes, offsets, values = sends.outcome, sends.offset, sends.value
+        numbers = []
+        for number in history.sent_to[self.place]:
+            value = values[number]
+            if outcomes[number] != OK or not promised.get(value >> COUNTER_BITS, True):
+                continue
+            numbers.append(number)
+            if offsets[number] < 0:
+                self._bad_ack(number)
+            elif acked.setdefault(offsets[number], value) != value:
+                self._inconsistent(offsets[number])
+        return numbers
 
     def _note_dumps(self) -> None:
         """Take what stands below the committed end of the first variant as seen."""
@@ -120,7 +137,7 @@ class _ContentChecker:
                     crcs[number] != crc
                     or outcomes[number] == FAIL
                     or places[number] != self.place
-                    or (begins[number] > ends_ns and clocks[number] == poll.clock)
+                    or begins[number] > ends_ns
                 ):
                     late = begins[number] > ends_ns and clocks[number] == poll.clock
                     self._bad_record(offset, value, number, crc, late)
@@ -147,31 +164,6 @@ class _ContentChecker:
             if value >= 0 and content.positions.setdefault(value, offset) != offset:
                 content.copies.append((value, offset))
                 self._duplicate(value)
-
-    def _check_acks(self) -> list[int]:
-        """acks=all acks: one record per offset, and none that readers contradict. Returns the
-        numbers of these sends."""
-        history, content = self.history, self.content
-        sends = history.sends
-        promised = {uid: producer.acks == -1 for uid, producer in history.producers.items()}
-        acked, seen_get = content.acked, content.seen.get
-        judge_by_reads = self.dump is None
-        outcomes, offsets, values = sends.outcome, sends.offset, sends.value
-        numbers = []
-        for number in history.sent_to[self.place]:
-            value = values[number]
-            if outcomes[number] != OK or not promised.get(value >> COUNTER_BITS, True):
-                continue
-            offset = offsets[number]
-            numbers.append(number)
-            if offset < 0:
-                self._bad_ack(number)
-                continue
-            if acked.setdefault(offset, value) != value:
-                self._inconsistent(offset)
-            if judge_by_reads and seen_get(offset, value) != value:
-                self._other_record_at(number)
-        return numbers
 
     def _check_records_of(self, variant: Variant) -> None:
         """Every record of a dump below the committed end: sent, unchanged, not refused; no hole."""
@@ -230,23 +222,23 @@ class _ContentChecker:
             other.value_at(offset) == value for other in self.dump.variants if other is not variant
         )
 
-    def _check_passed_over(self, numbers: list[int]) -> None:
-        """Without dumps: an acked record that a consumer went past and nobody ever read is lost."""
+    def _check_acked_by_reads(self, numbers: list[int]) -> None:
+        """Without dumps: an acked record is lost if another one was read at its offset, or if a
+        consumer went past it and nobody ever read anything there."""
         covered = passed_ranges(self.history, self.place)
         sends, seen = self.history.sends, self.content.seen
-        by_offset = sorted((sends.offset[number], number) for number in numbers)
         at = 0
-        for offset, number in by_offset:
+        for offset, number in sorted((sends.offset[number], number) for number in numbers):
             while at < len(covered) and covered[at][1] <= offset:
                 at += 1
-            if seen.get(offset) == sends.value[number]:
-                self.content.compared += 1
-            elif (
-                offset >= 0
-                and offset not in seen
-                and at < len(covered)
-                and covered[at][0] <= offset
-            ):
+            if offset < 0:
+                continue
+            if offset in seen:
+                if seen[offset] == sends.value[number]:
+                    self.content.compared += 1
+                else:
+                    self._other_record_at(number)
+            elif at < len(covered) and covered[at][0] <= offset:
                 self._lost(number)
 
     # --- findings ---------------------------------------------------------------------------------
@@ -323,6 +315,7 @@ class _ContentChecker:
                 f"{name} was acked at offset {offset} of {self.name} and is gone",
                 *self.witness.of_value(self.place, value)[:1],
                 *self.witness.replicas_at(self.place, offset),
+                *self.witness.fate(self.place, offset),
             ],
         )
 

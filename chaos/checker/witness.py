@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from chaos.checker.model import OK, ConsumerEvent, History, Poll, seconds
 from chaos.checker.replicas import PartitionDump
-from chaos.evidence import NO_RECORD
+from chaos.evidence import NO_RECORD, Evidence, Fact
 from chaos.history import value_name
 
 
 class Witness:
     """Searches one history and the dumps of its partitions."""
 
-    def __init__(self, history: History, dumps: dict[int, PartitionDump]) -> None:
+    def __init__(
+        self, history: History, dumps: dict[int, PartitionDump], evidence: Evidence
+    ) -> None:
         self._history = history
         self._dumps = dumps
+        self._evidence = evidence
 
     def at_offset(self, place: int, offset: int) -> list[str]:
         """Acks of the offset, who read it, what the replicas hold there."""
@@ -66,6 +69,46 @@ class Witness:
                 what = f"{value_name(value)} at offset {offset}"
             lines.append(f"{_nodes(variant.nodes)} {_hold(variant.nodes)} {what}")
         return lines
+
+    def fate(self, place: int, offset: int) -> list[str]:
+        """Who promised this offset with which ISR, who cut it off, and who led after that."""
+        topic, partition = self._history.places[place]
+        acked: list[Fact] = []
+        cut: list[Fact] = []
+        began: list[Fact] = []
+        for _, facts in sorted(self._evidence.facts.items()):
+            for fact in facts:
+                if (
+                    fact.partition != partition
+                    or self._evidence.topic_names.get(fact.topic_id) != topic
+                ):
+                    continue
+                low = fact.log_end_offset
+                if fact.kind == "Acked" and fact.details["first"] <= offset <= fact.details["last"]:
+                    acked.append(fact)
+                elif fact.kind == "Truncated" and low <= offset < fact.details["old_end"]:
+                    cut.append(fact)
+                elif fact.kind == "BecameLeader" and low <= offset:
+                    began.append(fact)
+        promised = max((fact.leader_epoch for fact in acked), default=-1)
+        after = [fact for fact in began if fact.leader_epoch > promised >= 0]
+        return [
+            *(
+                f"node {fact.node} acked it in leader epoch {fact.leader_epoch}, ISR "
+                f"{fact.details['isr']}, counted ends {fact.details.get('ends', 'not told')}"
+                for fact in acked[-1:]
+            ),
+            *(
+                f"node {fact.node} cut its log from {fact.details['old_end']} to "
+                f"{fact.log_end_offset} in leader epoch {fact.leader_epoch}"
+                for fact in cut[:3]
+            ),
+            *(
+                f"node {fact.node} became leader in leader epoch {fact.leader_epoch} with log end "
+                f"{fact.log_end_offset}"
+                for fact in sorted(after, key=lambda fact: fact.leader_epoch)[:2]
+            ),
+        ]
 
     def session_before(self, event: Poll | ConsumerEvent, limit: int = 3) -> list[str]:
         """The last things that happened to this consumer in this partition before `event`."""

@@ -327,3 +327,230 @@ def test_the_near_miss_is_legal(name: str) -> None:
     verdict = judge_story(sections["near miss"])
     assert not verdict.found, verdict.render(0)
     assert verdict.outcome != "invalid"
+
+
+FINER_POINTS: dict[str, tuple[str, dict[str, int]]] = {
+    "a single attempt leaves one copy, with or without idempotence": (
+        """
+        producer p1 idempotence=no
+        send p1#0 t-0 0..5 ok 0 attempts=1
+        log 1,2,3 t-0: p1#0 | p1#0
+        """,
+        {"duplicate": 1},
+    ),
+    "a missing replica may have what the others lack": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1
+        log 1,2 t-0: p1#0
+        """,
+        {},
+    ),
+    "a refused record in the log, which nobody read": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 fail
+        log 1,2,3 t-0: p1#0 | p1#1
+        """,
+        {"failed-read": 1},
+    ),
+    "a record in the log of a partition it was not sent to": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-1 6..9 info
+        log 1,2,3 t-0: p1#0 | p1#1
+        """,
+        {"phantom": 1},
+    ),
+    "bytes of nobody where an acked record belongs are damage": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        poll c9 t-0 6..7 0=?
+        """,
+        {"corrupt": 1, "lost-write": 1},
+    ),
+    "where another record was read the acked one is lost, once": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p2#0 t-0 0..5 info
+        send p1#1 t-0 6..9 ok 1
+        poll c9 t-0 10..11 0=p2#0 1=p1#1
+        """,
+        {"lost-write": 1},
+    ),
+    "after a refused position nobody has passed what lies between": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1
+        send p1#2 t-0 10..11 ok 2
+        seek c9 t-0 0
+        out_of_range c9 t-0 0
+        poll c9 t-0 20..21 2=p1#2
+        """,
+        {},
+    ),
+    "what was passed over and never read by anybody is lost": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1
+        send p1#2 t-0 10..11 ok 2
+        seek c9 t-0 0
+        poll c9 t-0 20..21 2=p1#2
+        poll c8 t-0 20..21 1=p1#1
+        """,
+        {"lost-write": 1, "poll-skip": 1},
+    ),
+    "an offset that readers never had may be a hole in their eyes only": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 2
+        seek c9 t-0 0
+        poll c9 t-0 20..21 0=p1#0 2=p1#1
+        send p2#0 t-0 1.. info
+        """,
+        {},
+    ),
+    "without idempotence a retry may have filled the offset before": (
+        """
+        producer p1 idempotence=no
+        send p1#0 t-0 0..5 ok 1 attempts=2
+        """,
+        {},
+    ),
+    "without idempotence and without an end there may be any number of copies": (
+        """
+        producer p2 idempotence=no
+        send p1#0 t-0 0..5 ok 2
+        send p2#0 t-0 0..
+        """,
+        {},
+    ),
+    "a refused send fills no offset": (
+        """
+        send p1#0 t-0 0..5 ok 1
+        send p2#0 t-0 0..4 fail
+        """,
+        {"unfilled-offset": 1},
+    ),
+    "a copy is an append of its own, as old as its send": (
+        """
+        producer p1 idempotence=no
+        send p1#0 t-0 20..25 ok 2 attempts=2
+        send p2#0 t-0 0..5 ok 1
+        log 1,2,3 t-0: p1#0 | p2#0 | p1#0
+        """,
+        {"realtime-inversion": 1},
+    ),
+    "a new consumer starts where it likes": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1
+        assign c9 t-0 0
+        poll c9 t-0 10..11 0=p1#0
+        close c9 t-0 0
+        poll c9 t-0 12..13 1=p1#1
+        assign c8 t-0 0
+        poll c8 t-0 10..11 0=p1#0 1=p1#1
+        close c8 t-0 2
+        poll c8 t-0 12..13 0=p1#0
+        """,
+        {},
+    ),
+    "a poll may return other partitions in between": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-1 0..5 ok 0
+        send p1#2 t-0 6..9 ok 1
+        poll c9 t-0 10..11 0=p1#0
+        poll c9 t-1 10..11 0=p1#1
+        poll c9 t-0 12..13 1=p1#2
+        """,
+        {},
+    ),
+    "a linearizable read of the end binds across leaders": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1 node=2 le=1
+        ends c9 t-0 10..11 2 node=2 le=1 linearizable
+        ends c9 t-0 12..13 1 node=1 le=0 linearizable
+        log 1,2,3 t-0: p1#0 p1#1
+        """,
+        {"log-end-regression": 2},
+    ),
+    "the ack of another leader says nothing about this one's end": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1 node=2 le=1
+        ends c9 t-0 12..13 1 node=1 le=0
+        log 1,2,3 t-0: p1#0 p1#1
+        """,
+        {},
+    ),
+    "a leader need not have heard again from a member that restarted": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        log 1,2,3 t-0: p1#0
+        meta 1,2,3 index=3 t-0 leader=1 le=0 pe=0 isr=1,2,3
+        fact 1 Acked t-0 le=0 pe=0 last=0 isr=1,2,3 min_isr=2 hw=1 ends=1,1,-1
+        """,
+        {},
+    ),
+    "an ack by a node that the metadata does not name as leader": (
+        """
+        send p1#0 t-0 0..5 ok 0
+        log 1,2,3 t-0: p1#0
+        meta 1,2,3 index=3 t-0 leader=1 le=0 pe=0 isr=1,2,3
+        fact 2 Acked t-0 le=0 pe=0 last=0 isr=1,2,3 min_isr=2 hw=1
+        """,
+        {"ack-outside-committed-isr": 1},
+    ),
+    "a new leader's log ends exactly behind the acked record": (
+        """
+        meta 1,2,3 index=3 t-0 leader=1 le=1 pe=0 isr=1,2,3
+        fact 1 Acked t-0 le=1 pe=0 last=5 isr=1,2,3 min_isr=2 hw=6
+        fact 2 BecameLeader t-0 le=2 leo=5
+        fact 3 BecameLeader t-0 le=3 leo=6
+        """,
+        {"incomplete-leader": 1},
+    ),
+    "equal logs but for one byte below the high watermark": (
+        """
+        run open
+        send p1#0 t-0 0..5 ok 0
+        log 1,2 t-0: p1#0 le=3
+        log 3 t-0: p1#0 le=2
+        """,
+        {"divergence": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("point", FINER_POINTS)
+def test_finer_points(point: str) -> None:
+    story, expected = FINER_POINTS[point]
+    verdict = judge_story([line.strip() for line in story.strip().splitlines()])
+    assert verdict.found == expected, verdict.render(0)
+
+
+def test_a_lost_write_is_told_with_its_fate() -> None:
+    """Who promised it with which ISR, who cut it off, who led without it."""
+    story = """
+        send p1#0 t-0 0..5 ok 0 node=2
+        send p1#1 t-0 6..9 ok 1 node=2
+        log 1,2,3 t-0: p1#0
+        fact 1 BecameLeader t-0 le=0 leo=0
+        fact 1 Acked t-0 le=0 pe=1 first=1 last=1 isr=1,2 min_isr=2 hw=2 ends=2,1
+        fact 2 BecameLeader t-0 le=1 leo=1
+        fact 1 Truncated t-0 le=1 leo=1 old_end=2
+    """
+    verdict = judge_story([line.strip() for line in story.strip().splitlines()])
+    [lost] = [example for example in verdict.examples if example.anomaly == "lost-write"]
+    assert lost.lines == (
+        "p1#1 was acked at offset 1 of t-0 and is gone",
+        "client 1 sent p1#1 to t-0 at 0.006000 s, acked at 0.009000 s by node 2: offset 1, "
+        "leader epoch 0",
+        "nodes 1, 2, 3 hold nothing at offset 1 (log end 1)",
+        "node 1 acked it in leader epoch 0, ISR [1, 2], counted ends [2, 1]",
+        "node 1 cut its log from 2 to 1 in leader epoch 1",
+        "node 2 became leader in leader epoch 1 with log end 1",
+    )
