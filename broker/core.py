@@ -92,6 +92,10 @@ class NodeCore:
         self.metadata_fetch: MetadataFetchHandler | None = None
         self.feed: MetadataFeed | None = None
         self.broker: BrokerPart | None = None
+        self._quorum_moved = True
+        """Something reached Raft or the controller since Raft was last pumped."""
+        self._quorum_deadline_ms = 0
+        """When Raft or the controller want to be called although nothing arrives."""
         if self._is_voter():
             self.driver = RaftDriver(config, identity.disk_id, disk, draw)
             self.controller = ControllerHost(config, self.driver, self.outbox, draw)
@@ -146,8 +150,7 @@ class NodeCore:
         self._advance_metadata(now_ms)
         if self.broker is not None:
             self.broker.settle(now_ms)
-            if self.outbox.local:
-                self._advance_metadata(now_ms)
+            self._advance_metadata(now_ms)
         return self.outbox.take()
 
     def _on_event(self, event: Event, now_ms: int) -> None:
@@ -178,6 +181,7 @@ class NodeCore:
         body = event.body
         if isinstance(body, RaftRequest):
             if self.driver is not None:
+                self._quorum_moved = True
                 self.driver.step(body, now_ms)
             return
         if isinstance(body, DescribeNodeRequest):
@@ -197,6 +201,7 @@ class NodeCore:
                     event.connection, event.correlation_id, body, self.driver.node, now_ms
                 )
         elif self.controller is not None and self.controller.handles(body):
+            self._quorum_moved = True
             self.controller.handle(
                 event.connection,
                 event.correlation_id,
@@ -228,8 +233,9 @@ class NodeCore:
 
     def _advance_metadata(self, now_ms: int) -> None:
         """Pump Raft, apply what is committed, and serve ourselves until nothing moves."""
-        while True:
-            if self.driver is not None:
+        while self._quorum_moved or self.outbox.local:
+            if self._quorum_moved and self.driver is not None:
+                self._quorum_moved = False
                 output = self.driver.pump(now_ms)
                 for effect in output.effects:
                     self.outbox.add(effect)
@@ -238,10 +244,18 @@ class NodeCore:
                 self.channel.controller_id = self._known_leader()
                 assert self.controller is not None
                 self.controller.on_progress(self.image, now_ms)
-            if not self.outbox.local:
-                return
+                self._note_quorum_deadline()
+            self._quorum_moved = self._quorum_moved and self.driver is not None
             while self.outbox.local:
                 self._on_event(self.outbox.local.popleft(), now_ms)
+
+    def _note_quorum_deadline(self) -> None:
+        deadlines = [FAR_MS]
+        for part in (self.driver, self.controller):
+            deadline_ms = part.next_deadline_ms() if part is not None else None
+            if deadline_ms is not None:
+                deadlines.append(deadline_ms)
+        self._quorum_deadline_ms = min(deadlines)
 
     def _known_leader(self) -> int:
         node = self.driver.node if self.driver is not None else None
@@ -265,6 +279,7 @@ class NodeCore:
     def _on_synced(self, token: SyncToken, now_ms: int) -> None:
         if token.log == RAFT_LOG:
             if self.driver is not None:
+                self._quorum_moved = True
                 self.driver.on_synced(token, now_ms)
         elif self.broker is not None:
             self.broker.on_synced(token, now_ms)
@@ -272,6 +287,7 @@ class NodeCore:
     def _on_sync_failed(self, token: SyncToken, reason: str) -> None:
         if token.log == RAFT_LOG:
             if self.driver is not None:
+                self._quorum_moved = True
                 self.driver.on_sync_failed(token, reason)
         elif self.broker is not None:
             self.broker.on_storage_failed(reason)
@@ -287,7 +303,9 @@ class NodeCore:
     # -- time --------------------------------------------------------------------------------------
 
     def _tick(self, now_ms: int) -> None:
-        if self.driver is not None and self.controller is not None:
+        if self.driver is not None and now_ms >= self._quorum_deadline_ms:
+            assert self.controller is not None
+            self._quorum_moved = True
             self.driver.tick(now_ms)
             self.controller.tick(now_ms)
         if self.metadata_fetch is not None:
@@ -299,13 +317,13 @@ class NodeCore:
 
     def next_deadline_ms(self) -> int:
         """When `handle` must be called although nothing arrives."""
-        deadlines = [FAR_MS]
+        deadlines = [FAR_MS if self.driver is None else self._quorum_deadline_ms]
         if self.feed is not None:
             deadlines.append(self.feed.next_deadline_ms())
         if self.broker is not None:
             deadlines.append(self.broker.next_deadline_ms())
-        for part in (self.driver, self.controller, self.metadata_fetch):
-            deadline_ms = part.next_deadline_ms() if part is not None else None
+        if self.metadata_fetch is not None:
+            deadline_ms = self.metadata_fetch.next_deadline_ms()
             if deadline_ms is not None:
                 deadlines.append(deadline_ms)
         return min(deadlines)
@@ -313,6 +331,7 @@ class NodeCore:
     def _on_pause(self, gap_ms: int, now_ms: int) -> None:
         self._count("pauses")
         if self.driver is not None and self.controller is not None:
+            self._quorum_moved = True
             self.driver.on_pause(gap_ms, now_ms)
             self.controller.controller.shift_sessions(gap_ms)
         if self.broker is not None:

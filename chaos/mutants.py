@@ -45,7 +45,31 @@ class MutantError(Exception):
     """A mutant that is unknown, does not fit its source, or comes too late. Names it."""
 
 
-MUTANTS: tuple[Mutant, ...] = ()
+MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="ack-before-replication",
+        module="broker.handlers.produce",
+        function="ProduceHandler._append",
+        old_lines=("if parked.acks == ACKS_ALL:",),
+        new_lines=("if parked.acks not in (ACKS_ALL, 0, 1):",),
+        origin="acks=all answered like acks=1 before the ISR has the record",
+        expected_anomaly="lost-write",
+    ),
+    Mutant(
+        name="truncate-to-high-watermark",
+        module="broker.replica.partition",
+        function="Partition.apply_image",
+        old_lines=("self.progress = {}",),
+        new_lines=(
+            "self.progress = {}",
+            "if image.leader != NO_LEADER:",
+            "    self.log.truncate_to(self.high_watermark)",
+        ),
+        origin="Kafka before KIP-101: a new follower truncates to its own high watermark",
+        expected_anomaly="lost-write",
+        scripted=True,
+    ),
+)
 
 
 def by_name(mutants: Sequence[Mutant] = MUTANTS) -> dict[str, Mutant]:

@@ -125,7 +125,13 @@ class SimNode:
             events.insert(0, Paused(gap_ms))
         self._last_turn_ms = now_ms
         self.cluster.steps += len(events) + 1
-        self._execute(self.core.handle(events, now_ms))
+        try:
+            effects = self.core.handle(events, now_ms)
+        except AssertionError as error:
+            # An impossible state ends the process; here it is what we are looking for.
+            self.cluster.on_halt(self, f"assertion: {error}")
+            return
+        self._execute(effects)
         if self.core is not None:
             until_ms = self.core.next_deadline_ms() - now_ms
             # As the real loop does, turn at least every 100 ms; never twice in one millisecond.
