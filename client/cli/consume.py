@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -193,6 +194,7 @@ def consume(
         raise click.UsageError("-f and JSON exclude each other")
     if sys.stdout is None:
         raise Failure("standard output is closed: there is nowhere to print to")
+    from client.cli.main import EXIT_PIPE
     from client.config import ConsumerConfig
     from client.consumer import Consumer
 
@@ -209,7 +211,12 @@ def consume(
             count_max=count,
             ends=ends,
         )
-        read(consumer, printer, ends, sys.stdout.buffer.flush)
+        try:
+            read(consumer, printer, ends, sys.stdout.buffer.flush)
+        except BrokenPipeError:
+            # Nobody reads on (as in `| head`). What is still buffered has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_PIPE
     return 0
 
 
