@@ -6,6 +6,8 @@ import importlib
 import re
 from pathlib import Path
 
+from tests.raft.test_mutants import MUTANTS
+
 RAFT = Path(__file__).parents[2] / "raft"
 TEXT = (RAFT / "README.md").read_text(encoding="utf-8")
 TESTS = "\n".join(
@@ -42,3 +44,15 @@ def test_every_test_and_play_that_is_named_exists() -> None:
 def test_the_example_runs() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     exec(compile(example, "raft/README.md", "exec"), {})
+
+
+def test_every_rule_of_the_table_was_taken_out_and_missed() -> None:
+    """The tests that a row names are killers of mutants of that rule, and every rule has some."""
+    rows = re.findall(r"^\| (\([a-i]\)) \|(.*)$", TEXT, re.MULTILINE)
+    assert [letter for letter, _ in rows] == [f"({letter})" for letter in "abcdefghi"]
+    for letter, row in rows:
+        mutants = [mutant for mutant in MUTANTS if mutant.rule.startswith(letter)]
+        killers = {killer for mutant in mutants for killer in mutant.killers}
+        named = set(re.findall(r"`(test_\w+)`", row))
+        assert named, letter
+        assert named <= killers, letter
