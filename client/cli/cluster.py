@@ -213,7 +213,8 @@ def _show_started(cluster: Cluster, view: ClusterView, output: str) -> None:
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)))
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
     click.echo("* active controller")
     click.echo(f"export PROZESS_BROKERS={cluster.spec.bootstrap}")
 

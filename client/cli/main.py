@@ -89,16 +89,23 @@ def _usage(error: click.UsageError) -> int:
     return EXIT_UNKNOWN
 
 
+def _invoke(words: list[str]) -> int:
+    """The verb's own exit code; 0 when it names none."""
+    try:
+        # Not cli.main(): that turns a closed pipe into exit code 1, which here means "bad".
+        with cli.make_context("prozess", words) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    return code if isinstance(code, int) else 0
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code. Expected errors are one line on stderr."""
     try:
-        code = cli.main(
-            None if arguments is None else list(arguments),
-            prog_name="prozess",
-            standalone_mode=False,
-        )
+        code = _invoke(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return EXIT_UNKNOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from chaos.proc.health import ClusterView
 
 WATCH_PERIOD_S = 1.0
+PIPE_WIDTH = 1_000
 
 
 @click.command(epilog="Example: prozess status --watch")
@@ -85,9 +87,9 @@ def _print(cluster: Cluster, view: ClusterView, output: str) -> None:
         return
     from rich.console import Console
 
-    # A pipe has no width: never fold what a program is to read.
-    console = Console(no_color=not wants_colour(), soft_wrap=True)
-    console.print(page(cluster, view))
+    # A pipe has no width: never cut what a program is to read.
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(no_color=not wants_colour(), width=width).print(page(cluster, view))
 
 
 def as_json(cluster: Cluster, view: ClusterView) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def page(cluster: Cluster, view: ClusterView) -> RenderableType:
 
     nodes = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("node", "process", "pid", "roles", "brokers", "raft", "term", "commit", "state"):
-        nodes.add_column(title)
+        nodes.add_column(title, overflow="fold")
     for node in cluster.spec.nodes:
         seen = view.node(node.node_id)
         process = cluster.process(node.node_id)
@@ -163,7 +165,7 @@ def _partition_table(view: ClusterView) -> RenderableType:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("partition", "leader", "epoch", "isr", "replicas", "high watermark", "log end"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for part in view.partitions:
         table.add_row(
             f"{part.topic}-{part.partition}",
