@@ -100,9 +100,10 @@ class Controller:
     ) -> Decision:
         """Take in a new incarnation: one entry fences the old one and says the new broker epoch.
 
-        The same incarnation again keeps its epoch. The same disk is accepted at once, since the
-        lock on the directory proves that the old process is gone; another disk waits until the old
-        session has expired.
+        The same incarnation again keeps its epoch. One that was replaced is refused for ever: a
+        late message of a dead process must not fence the living one. The same disk is accepted at
+        once, since the lock on the directory proves that the old process is gone; another disk
+        waits until the old session has expired.
         """
         image = self._pending
         if image is None:
@@ -114,6 +115,9 @@ class Controller:
         if old is not None and old.incarnation == request.incarnation:
             self._sessions.touch(request.node_id, now_ms)
             return self._answer(BrokerRegistrationResponse(ErrorCode.NONE, "", old.broker_epoch))
+        if old is not None and request.incarnation in old.former_incarnations:
+            detail = f"broker {request.node_id} has registered anew since: a late message"
+            return self._refuse(request, ErrorCode.STALE_BROKER_EPOCH, detail)
         if (
             old is not None
             and old.disk_id != request.disk_id

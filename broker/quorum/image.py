@@ -27,6 +27,8 @@ from broker.quorum.records import (
     TopicDeleted,
 )
 
+FORMER_INCARNATIONS_MAX = 8
+
 
 @dataclass(frozen=True, slots=True)
 class BrokerImage:
@@ -37,6 +39,8 @@ class BrokerImage:
     host: str
     port: int
     fenced: bool
+    former_incarnations: tuple[str, ...] = ()
+    """The last few that this one and its predecessors replaced, newest last: none comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,7 @@ class _Draft:
     def _register(self, record: RegisterBroker) -> None:
         old = self.brokers.get(record.node_id)
         assert old is None or record.broker_epoch > old.broker_epoch, (old, record)
+        former = () if old is None else (*old.former_incarnations, old.incarnation)
         self.brokers[record.node_id] = BrokerImage(
             record.node_id,
             record.broker_epoch,
@@ -166,6 +171,7 @@ class _Draft:
             record.host,
             record.port,
             fenced=True,
+            former_incarnations=former[-FORMER_INCARNATIONS_MAX:],
         )
         self.brokers_changed[record.node_id] = None
 

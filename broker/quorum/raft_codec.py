@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from broker.quorum.rows import RowError, from_row, pack, to_row, unpack
+from broker.quorum.rows import RowError, from_row, pack, to_row
+from broker.wire.bounded_msgpack import MalformedMessage, unpack
 from broker.wire.messages import RaftRequest
 from raft.messages import (
     AppendEntries,
@@ -43,7 +44,7 @@ def decode_message(request: RaftRequest) -> RaftMessage:
         raise RaftCodecError(f"unknown Raft message kind {request.kind}")
     try:
         message = from_row(message_type, unpack(request.body))
-    except RowError as error:
+    except (RowError, MalformedMessage) as error:
         raise RaftCodecError(str(error)) from error
     if message.from_id != request.from_id:
         raise RaftCodecError(f"from {request.from_id}, but the message says {message.from_id}")

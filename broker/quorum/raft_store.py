@@ -80,7 +80,7 @@ class RaftStore:
         self._file = file = self._disk.open(PATH, create=True)
         data = file.read(0, file.size_bytes)
         if len(data) <= len(MAGIC) and data != MAGIC:
-            if data != MAGIC[: len(data)] and data.strip(b"\0"):
+            if not MAGIC.startswith(data.rstrip(b"\0")):
                 raise RaftStoreError(0, "not a metadata quorum log")
             # A crash while the file was being created: nothing was ever promised by it.
             file.truncate(0)
