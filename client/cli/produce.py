@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -221,6 +222,11 @@ def produce(
         raise click.UsageError("--partitions goes with --create; -p chooses a partition")
     if sys.stdin is None:
         raise Failure("standard input is closed: pipe the records in, or redirect a file")
+    if sys.stdout is None:
+        if output == "json":
+            raise Failure("standard output is closed: there is nowhere to print the summary to")
+        # A closed descriptor would be taken by the next file or socket that is opened.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     from client.cli.delivery_report import DeliveryReport
     from client.cli.topic import ensure_topic
 

@@ -215,6 +215,9 @@ def delete(name: str, if_exists: bool, brokers: str | None) -> int:
     servers = bootstrap(brokers)
     with client_errors(), open_admin(servers) as admin:
         try:
+            # Looked for first: to a broker "unknown" may mean that it has not heard of it yet, so
+            # the deletion itself would be tried again and again.
+            await_topic(admin, name)
             admin.delete_topic(name)
         except ApiError as error:
             if error.code is not ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
