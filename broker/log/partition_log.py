@@ -3,8 +3,8 @@
 State changes only after the bytes are in the file; a failed append changes nothing. What is synced
 is told by `sync_request` and `on_synced`; the log never waits for the device.
 
-A cut that drops whole files closes the log to appends until the drop is on disk (`Gate`): else a
-power loss could keep the new batches and bring the dropped file back behind them.
+A cut that drops whole files closes the log to appends until that is on disk: else a power loss
+could keep the new batches and bring a dropped file back behind them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 from bisect import bisect_right
 from collections.abc import Iterator
-from enum import Enum
 
 from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs, encode_epochs
 from broker.log.errors import LogMismatch, OffsetOutOfRange
@@ -30,14 +29,6 @@ __all__ = ["PartitionLog", "SyncRequest"]
 DELETED_SUFFIX = ".deleted"
 PREFIX_BYTES = 16
 RELATIVE_OFFSET_MAX = 2**31 - 1
-
-
-class Gate(Enum):
-    """Why appends wait. A sync moves CUT to RENAMED and RENAMED to OPEN."""
-
-    OPEN = "appends are taken"
-    CUT = "files were emptied; that is not on disk yet"
-    RENAMED = "the empty files were renamed out of the way; that is not on disk yet"
 
 
 class PartitionLog:
@@ -86,9 +77,8 @@ class PartitionLog:
         self._index_interval_bytes = index_interval_bytes
         self._segments = segments
         self._sync = SyncState(min(recovery_point, self.log_end_offset))
-        self._gate = Gate.OPEN
-        self._retired: list[str] = []
-        self._restarting = False
+        self._dropped: list[str] = []
+        """Files that were emptied and are not known to be so on disk: no appends meanwhile."""
         self._sync_due = False
         self._broken = False
 
@@ -142,8 +132,8 @@ class PartitionLog:
 
     @property
     def is_open(self) -> bool:
-        """False while a cut is not yet on disk, and for good after the disk failed."""
-        return self._gate is Gate.OPEN and not self._broken and not self._sync.failed
+        """Appends are taken: no dropped file waits for a sync, and the disk never failed."""
+        return not self._dropped and not self._broken and not self._sync.failed
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -212,7 +202,7 @@ class PartitionLog:
     def _segment_for(self, size_bytes: int, last_offset: int) -> Segment:
         if self._broken or self._sync.failed:
             raise DiskError(self.directory, errno.EIO, "the disk failed before", unchanged=True)
-        if self._gate is not Gate.OPEN:
+        if self._dropped:
             reason = "waiting until dropped files are gone from disk"
             raise DiskError(self.directory, errno.EAGAIN, reason, unchanged=True)
         active = self._segments[-1]
@@ -237,13 +227,12 @@ class PartitionLog:
         return segment
 
     def _write(self, segment: Segment, chunks: tuple[Buffer, ...]) -> int:
+        self._sync.touch(segment.path)
         try:
-            position = segment.append(chunks)
+            return segment.append(chunks)
         except DiskError as error:
             self._broken = not error.unchanged
             raise
-        self._sync.touch(segment.path)
-        return position
 
     def _note(
         self,
@@ -351,7 +340,7 @@ class PartitionLog:
         self._broken = True
         self._sync.cut(end_offset)
         while len(self._segments) > slot + 1:
-            self._retire(self._segments.pop())
+            self._drop(self._segments.pop())
         segment = self._segments[slot]
         self._sync.touch(segment.path)
         segment.cut(position, end_offset)
@@ -359,15 +348,14 @@ class PartitionLog:
         self.recovery_point = min(self.recovery_point, end_offset)
         self._broken = False
 
-    def _retire(self, segment: Segment) -> None:
+    def _drop(self, segment: Segment) -> None:
         """Empty a file that no longer belongs to the log, and close the log until that is sure."""
         path = segment.path
-        self._gate = Gate.CUT
         self._sync.touch(path)
         segment.cut(0, segment.base_offset)
         segment.file.close()
-        if path not in self._retired:
-            self._retired.append(path)
+        if path not in self._dropped:
+            self._dropped.append(path)
 
     def restart_at(self, offset: int) -> None:
         """Forget everything and go on at `offset`: the leader's log begins above our end, or ours
@@ -378,18 +366,17 @@ class PartitionLog:
         same = [segment for segment in self._segments if segment.base_offset == offset]
         for segment in reversed(self._segments):
             if segment.base_offset != offset:
-                self._retire(segment)
+                self._drop(segment)
         for segment in same:
             segment.cut(0, offset)
         self._segments = same or [
             Segment(self._disk, self.directory, offset, self._index_interval_bytes)
         ]
         path = self._segments[0].path
-        if path in self._retired:
-            self._retired.remove(path)
+        if path in self._dropped:
+            self._dropped.remove(path)
         self._sync.touch(path)
         self._sync.touch_directories((self.directory,))
-        self._restarting = self._gate is not Gate.OPEN
         self.log_start_offset = self.log_end_offset = offset
         self.recovery_point = 0
         self.epochs = LeaderEpochs()
@@ -408,9 +395,7 @@ class PartitionLog:
 
     def sync_request(self, *, force: bool = False) -> SyncRequest | None:
         """What to sync now, or None: nothing new, one is in flight, or (flush=async) no hurry."""
-        if self.flush == "async" and not (
-            force or self._sync_due or self._restarting or self._gate is not Gate.OPEN
-        ):
+        if self.flush == "async" and not (force or self._sync_due or self._dropped):
             return None
         request = self._sync.request(self.log_end_offset)
         if request is not None:
@@ -425,35 +410,33 @@ class PartitionLog:
         """A sync is done. False if it is of an older generation and thus proves nothing."""
         if not self._sync.complete(generation, end_offset):
             return False
-        if self._gate is Gate.CUT:
-            for path in self._retired:
-                self._disk.rename(path, path + DELETED_SUFFIX)
-                self.removals.append(path + DELETED_SUFFIX)
-            self._retired = []
-            self._sync.touch_directories((self.directory,))
-            self._gate = Gate.RENAMED
-        elif self._gate is Gate.RENAMED:
-            self._gate = Gate.OPEN
-            self._restarting = False
-        if not self._restarting:
-            self._sync.synced_end = end_offset
+        for path in self._dropped:
+            # The name may come back after a power loss, but then with an empty file.
+            self._disk.rename(path, path + DELETED_SUFFIX)
+            self.removals.append(path + DELETED_SUFFIX)
+        self._dropped = []
+        self._sync.synced_end = end_offset
         return True
 
     def on_sync_failed(self) -> None:
         """A sync failed: nothing is appended or synced here any more."""
         self._sync.fail()
 
-    def distrust(self, segments: list[Segment], emptied: tuple[str, ...] = ()) -> None:
+    def distrust(
+        self,
+        segments: list[Segment],
+        emptied: tuple[str, ...] = (),
+        others: tuple[str, ...] = (),
+    ) -> None:
         """Nobody knows whether these files and their names are on disk (new, or found by recovery).
 
         `emptied` are files that recovery cut to nothing and that must be gone before an append.
         """
         for path in emptied:
-            self._gate = Gate.CUT
             self._sync.touch(path)
-            self._retired.append(path)
-        for segment in segments:
-            self._sync.touch(segment.path)
+            self._dropped.append(path)
+        for path in (*others, *(segment.path for segment in segments)):
+            self._sync.touch(path)
         parents = self.directory.split("/")
         paths = ["/".join(parents[:depth]) for depth in range(len(parents), 0, -1)]
         self._sync.touch_directories((*paths, "."))

@@ -9,10 +9,9 @@ below the last one's; where that ends, the log ends, or it is damaged:
 - Anything else is **damage**, and `DamagedLog` says where. Cutting there would silently drop
   records that this replica has vouched for.
 
-Files lose their unsynced bytes, and their names, independently. So a file that begins where none
-before it ends says nothing but that an older one lost its tail or its name, and goes; and a file
-that begins within an older one is the newer word: it was begun after a truncation that the older
-file has forgotten.
+Files lose their unsynced bytes, and their names, independently. So a file that does not begin where
+the one before it ends says no more than that the older one lost its tail, its name or a truncation,
+before that was synced; it goes.
 
 Nothing that is kept is durable yet: the caller syncs it before it counts.
 """
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs
 from broker.log.errors import CorruptFile, DamagedLog
 from broker.log.leader_epochs import LeaderEpochs
-from broker.log.log_start import load_log_start
+from broker.log.log_start import LOG_START_NAME, load_log_start
 from broker.log.partition_log import DELETED_SUFFIX, PartitionLog
 from broker.log.producer_state import ProducerStateTable
 from broker.log.segment import (
@@ -47,7 +46,6 @@ SLICE_HEADERS = 1_000
 """A slice of work between two yields takes a few milliseconds at most."""
 WINDOW_BYTES = 1_048_576
 TEMPORARY_SUFFIX = ".tmp"
-NO_LIMIT = 2**63
 
 Slices = Generator[None, None, None]
 
@@ -117,7 +115,7 @@ class _Scan:
     def run(self) -> Slices:
         """Read everything. DamagedLog if this cannot be all that was on disk."""
         ended = False
-        for slot, segment in enumerate(self._segments):
+        for segment in self._segments:
             if ended or segment.base_offset != self._next_offset:
                 self._dropped.append(segment)
                 # An empty file may lie anywhere, and an old one before the beginning; any other
@@ -127,28 +125,26 @@ class _Scan:
                 )
                 continue
             self._kept.append(segment)
-            later = [other for other in self._segments[slot + 1 :] if other.size_bytes]
-            limit = later[0].base_offset if later else NO_LIMIT
-            position = yield from self._read(segment, limit)
+            position = yield from self._read(segment)
             if position < segment.size_bytes:
                 self._cuts.append((segment, position))
-                ended = self._next_offset != limit
+                ended = True
         if self._next_offset < self._found.certain_end:
             path = self._kept[-1].path if self._kept else self._found.directory
             size_bytes = self._kept[-1].size_bytes if self._kept else 0
             reason = f"the log ends at {self._next_offset} but held {self._found.certain_end}"
             raise DamagedLog(path, size_bytes, reason)
 
-    def _read(self, segment: Segment, limit: int) -> Generator[None, None, int]:
-        """Take the good batches below offset `limit`; the position where they end."""
+    def _read(self, segment: Segment) -> Generator[None, None, int]:
+        """Take the good batches; the position where they end."""
         position = 0
         if self._next_offset < self._found.recovery_point:
-            position = yield from self._read_headers(segment, limit)
+            position = yield from self._read_headers(segment)
         self._producers.take_snapshot(self._next_offset)
         window = _Window(segment)
         verified_bytes = 0
-        while position < segment.size_bytes and self._next_offset < limit:
-            problem = self._problem(window, position, limit)
+        while position < segment.size_bytes:
+            problem = self._problem(window, position)
             if problem is not None:
                 yield from self._require_torn(segment, position, problem)
                 return position
@@ -161,14 +157,14 @@ class _Scan:
                 yield
         return position
 
-    def _read_headers(self, segment: Segment, limit: int) -> Generator[None, None, int]:
+    def _read_headers(self, segment: Segment) -> Generator[None, None, int]:
         """The same by headers only, up to the recovery point."""
         position = 0
         try:
             for count, (place, header) in enumerate(segment.headers(0, segment.size_bytes)):
-                if self._next_offset >= min(self._found.recovery_point, limit):
+                if self._next_offset >= self._found.recovery_point:
                     break
-                problem = self._misfit(header, limit)
+                problem = self._misfit(header)
                 if problem is not None:
                     raise CorruptFile(segment.path, place, problem)
                 self._take(segment, place, header)
@@ -180,7 +176,7 @@ class _Scan:
                 raise DamagedLog(segment.path, error.position, error.reason) from error
         return position
 
-    def _problem(self, window: _Window, position: int, limit: int) -> str | None:
+    def _problem(self, window: _Window, position: int) -> str | None:
         """Why no good batch begins here; None if one does."""
         view = window.at(position, HEADER_BYTES)
         if len(view) < HEADER_BYTES:
@@ -192,13 +188,13 @@ class _Scan:
             return "the file ends within a batch"
         if not verify_crc(window.at(position, header.size_bytes)):
             return "checksum mismatch"
-        return self._misfit(header, limit)
+        return self._misfit(header)
 
-    def _misfit(self, header: BatchHeader, limit: int) -> str | None:
+    def _misfit(self, header: BatchHeader) -> str | None:
         if header.base_offset != self._next_offset:
             return f"offset {header.base_offset} where {self._next_offset} is expected"
-        if header.last_offset_delta < 0 or header.next_offset > limit:
-            return f"offsets {header.base_offset} to {header.last_offset} reach into the next file"
+        if header.last_offset_delta < 0:
+            return f"offsets {header.base_offset} to {header.last_offset}"
         if header.leader_epoch < self._leader_epoch:
             return f"leader epoch {header.leader_epoch} after {self._leader_epoch}"
         return None
@@ -267,6 +263,7 @@ class _Scan:
                 or segment is self._kept[-1]
             ],
             emptied=tuple(segment.path for segment in self._dropped),
+            others=tuple(f"{found.directory}/{name}" for name in names if name == LOG_START_NAME),
         )
         return log
 

@@ -53,12 +53,10 @@ class SyncState:
             self._directories[path] = None
 
     def cut(self, end_offset: int) -> None:
-        """The log was cut to `end_offset`: a sync in flight no longer proves anything."""
+        """The log was cut to `end_offset`: a sync in flight no longer proves how far it is on
+        disk (though its files will be, as they were)."""
         self.generation += 1
         self.synced_end = min(self.synced_end, end_offset)
-        if self.in_flight is not None:
-            self._files = dict.fromkeys(self.in_flight.files) | self._files
-            self._directories = dict.fromkeys(self.in_flight.directories) | self._directories
 
     def request(self, end_offset: int) -> SyncRequest | None:
         """What to sync so that everything below `end_offset` is on disk; it is then in flight."""

@@ -8,6 +8,7 @@ the log since. Then life goes on, and another crash comes.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,7 +56,9 @@ class Driver:
     start_offset: int = 0
     promised_end: int = 0
     high_watermark: int = 0
+    highest_mark: int = 0
     leader_epoch: int = 0
+    restarted: bool = False
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -78,6 +81,8 @@ class Driver:
             + [self.finish_store] * 5
             + [self.truncate] * 2
             + [self.advance] * 2
+            + [self.append_in_vain]
+            + [self.restart] * (self.random.random() < 0.4)
         )
         for _ in range(steps):
             self.random.choice(actions)()
@@ -118,6 +123,16 @@ class Driver:
                 call()
             self.possible.pop()
 
+    def append_in_vain(self) -> None:
+        """The disk is full for a moment: half a batch is written and cut again."""
+        if self.log.is_open:
+            end = self.log.log_end_offset
+            self.disk.fail_next("append", error=errno.ENOSPC)
+            batch = self.batch()
+            with pytest.raises(DiskError, match="append failed"):
+                self.log.append_as_leader(batch, read_header(batch), self.leader_epoch)
+            assert self.log.log_end_offset == end
+
     def sync(self) -> None:
         request = self.log.sync_request()
         if request is not None:
@@ -140,6 +155,7 @@ class Driver:
 
     def advance(self) -> None:
         self.high_watermark = max(self.high_watermark, self.log.synced_end)
+        self.highest_mark = max(self.highest_mark, self.high_watermark)
 
     def checkpoint(self) -> None:
         for request in self.manager.begin_checkpoint({KEY: self.high_watermark}):
@@ -164,15 +180,29 @@ class Driver:
             self.history = kept
             self.leader_epoch += self.random.randint(0, 1)
 
+    def restart(self) -> None:
+        """The leader's log begins above our end; all that we had is of no use."""
+        offset = max(self.log.log_end_offset, self.highest_mark) + self.random.randint(0, 3)
+        self.restarted = True
+        self.possible.append([])
+        self.promised_end = 0
+        self.high_watermark = offset
+        self.log.restart_at(offset)
+        self.history = []
+
     # --- after a crash ----------------------------------------------------------------------------
 
     def check_recovered(self) -> None:
         """A prefix of one of the possible histories, with all in it that was promised."""
-        assert self.manager.damages == (), self.manager.damages
+        if self.manager.damages:
+            # Only a restart that was not yet on disk may leave less than the checkpoints say.
+            assert self.restarted, self.manager.damages
+            assert self.promised_end == 0, self.manager.damages
         found = read_all(self.log)
         prefixes = [b"".join(data for _, data in history) for history in self.possible]
         assert any(whole.startswith(found) for whole in [*prefixes, b""]), "invented"
         assert self.log.log_end_offset >= self.promised_end, "lost"
+        assert self.log.synced_end <= self.log.log_end_offset
         promised = b"".join(
             data
             for (_, data), end in zip(self.history, ends_of(self.history), strict=True)
@@ -195,7 +225,7 @@ class Driver:
         self.possible.append(self.history)
         self.in_flight = None
         self.stores = []
-        self.promised_end = min(self.promised_end, self.log.log_end_offset)
+        self.high_watermark = min(self.high_watermark, self.log.log_end_offset)
         self.leader_epoch = max(self.leader_epoch, self.log.last_batch_epoch)
 
 
