@@ -48,7 +48,8 @@ def pack(value: object) -> bytes:
 def unpack(data: Buffer) -> object:
     """The one value that `data` holds, its arrays as tuples; MalformedMessage if there is none.
 
-    Maps and extension types are refused, integers may reach from -2**63 to 2**64 - 1.
+    Maps and extension types are refused unless they are empty; integers may reach from -2**63 to
+    2**64 - 1.
     """
     array_length_max = min(len(data), ARRAY_LENGTH_MAX)
     if len(data) > SMALL_BYTES:

@@ -78,10 +78,9 @@ def decode(frames: Sequence[Buffer]) -> Message:
         raise MalformedMessage(f"correlation id {correlation_id!r:.40}")
     kind, api, coder = _READERS[kind, api]
     body = coder.from_fields(body_fields)
-    if len(frames) - 1 != _payload_frames(body):
-        raise MalformedMessage(
-            f"{len(frames) - 1} payload frames, {_payload_frames(body)} declared"
-        )
+    declared = _payload_frames(body)
+    if len(frames) - 1 != declared:
+        raise MalformedMessage(f"{len(frames) - 1} payload frames, {declared} declared")
     return Message(kind, api, correlation_id, body, tuple(frames[1:]))
 
 

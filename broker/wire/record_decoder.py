@@ -281,7 +281,7 @@ class _Parser:
         if count < RUN_RECORDS_MIN or run_end > len(body):
             return None
         shape = self._shape(first, position, start - 1)
-        if shape is None or shape.offset_bytes != len(encode_varint(end - 1)):
+        if shape is None:
             return None
         timestamp_at, offset_at, key_length_at, key_at, value_length_at, value_at = shape
         fixed = (

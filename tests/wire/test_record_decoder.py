@@ -193,6 +193,13 @@ def test_a_first_record_made_to_mislead_about_the_others(misleading: bytes) -> N
     assert parsed[1] == Record(101, NOW_MS, b"", b"\xff\x02v", ())
 
 
+@pytest.mark.parametrize(("base_ms", "delta"), [(2**63 - 1, b"\x02"), (-(2**63), b"\x01")])
+def test_a_run_does_not_leave_the_range_of_timestamps(base_ms: int, delta: bytes) -> None:
+    body = a_record(0) + b"".join(a_record(index, timestamp=delta) for index in range(1, 20))
+    with pytest.raises(CorruptBatch, match="of record 1"):
+        decode_records(body, 20, 100, base_ms, 19)
+
+
 # --- what no decoder may accept -----------------------------------------------------------------
 
 HUGE = encode_varint(2**62)
