@@ -24,7 +24,7 @@ DEFAULT = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-NIGHTLY = settings(DEFAULT, max_examples=5_000, stateful_step_count=100)
+NIGHTLY = settings(DEFAULT, max_examples=3_000, stateful_step_count=100)
 
 PICK = st.integers(0, 119)
 NODE = st.integers(0, 4)
@@ -109,5 +109,6 @@ def test_machine() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3_600)
 def test_machine_for_long() -> None:
     run_machine(RaftMachine, settings=NIGHTLY)
