@@ -193,23 +193,40 @@ class BuiltInProxies:
         state.connections[task] = (writer,)
         try:
             host, port = state.route.upstream.rsplit(":", 1)
-            far_reader, far_writer = await asyncio.open_connection(host, int(port))
+            try:
+                far_reader, far_writer = await asyncio.open_connection(host, int(port))
+            except OSError:
+                return  # the node is down: whoever connected sees the connection end
             state.connections[task] = (writer, far_writer)
-            async with asyncio.TaskGroup() as streams:
-                for stream, source, sink in (
-                    (Stream.UPSTREAM, reader, far_writer),
-                    (Stream.DOWNSTREAM, far_reader, writer),
-                ):
-                    queue: Chunks = asyncio.Queue(QUEUE_CHUNKS)
-                    streams.create_task(_read(state.faults[stream], source, queue))
-                    streams.create_task(_write(state.faults[stream], queue, sink))
-        except* OSError:
-            pass  # the node is down or one side went away: both sides see the connection end
-        except* asyncio.CancelledError:
-            pass  # broken on purpose
+            up, down = state.faults[Stream.UPSTREAM], state.faults[Stream.DOWNSTREAM]
+            await _until_one_ends(
+                *_stream(up, reader, far_writer), *_stream(down, far_reader, writer)
+            )
         finally:
             for side in state.connections.pop(task):
-                side.transport.abort() if side.is_closing() else side.close()
+                side.close()
+
+
+def _stream(
+    fault: _StreamFault, source: asyncio.StreamReader, sink: asyncio.StreamWriter
+) -> tuple[Coroutine[Any, Any, None], Coroutine[Any, Any, None]]:
+    queue: Chunks = asyncio.Queue(QUEUE_CHUNKS)
+    return _read(fault, source, queue), _write(fault, queue, sink)
+
+
+async def _until_one_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Run all until one raises. A side that went away is the usual end, not an error."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            error = task.exception()
+            if error is not None and not isinstance(error, OSError):
+                raise error
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _read(fault: _StreamFault, source: asyncio.StreamReader, queue: Chunks) -> None:

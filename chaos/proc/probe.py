@@ -8,9 +8,9 @@ Frames of the greeting: ZMTP 3.1 (rfc.zeromq.org/spec/37).
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 SIGNATURE_BYTES = 10
@@ -60,25 +60,26 @@ def probe_link(address: str, timeout_ms: int = CUT_TIMEOUT_MS) -> LinkCheck:
         connection = socket.create_connection((host, int(port)), timeout_ms / 1000)
     except OSError:
         return LinkCheck(False, 0)
-    received = 0
     with connection:
-        try:
-            connection.sendall(GREETING)
-            while received < GREETING_BYTES:
-                left_ns = deadline_ns - time.monotonic_ns()
-                if left_ns <= 0:
-                    break
-                connection.settimeout(left_ns / 1e9)
-                chunk = connection.recv(GREETING_BYTES)
-                if not chunk:
-                    break
-                received += len(chunk)
-        except TimeoutError:
-            pass  # silence is the answer
-        except OSError as error:
-            if error.errno not in (errno.ECONNRESET, errno.EPIPE):
-                raise
+        received = _count_greeting(connection, deadline_ns)
     return LinkCheck(True, received, (time.monotonic_ns() - start_ns) // 1_000_000)
+
+
+def _count_greeting(connection: socket.socket, deadline_ns: int) -> int:
+    received = 0
+    # Silence (a time-out) and a connection that ends are answers, too.
+    with suppress(TimeoutError, ConnectionResetError, BrokenPipeError):
+        connection.sendall(GREETING)
+        while received < GREETING_BYTES:
+            left_ns = deadline_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                break
+            connection.settimeout(left_ns / 1e9)
+            chunk = connection.recv(GREETING_BYTES)
+            if not chunk:
+                break
+            received += len(chunk)
+    return received
 
 
 def wait_until_flows(address: str, timeout_ms: int) -> LinkCheck:

@@ -19,7 +19,9 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
-LEASH = Path(__file__).with_name("leash.py")
+from chaos.proc import leash
+
+LEASH = Path(leash.__file__)
 POLL_S = 0.02
 HAS_PROC = Path("/proc/self/stat").exists()
 

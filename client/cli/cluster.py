@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from client.cli.common import (
+    EXIT_GOOD,
+    EXIT_INTERRUPTED,
     Failure,
     cluster_options,
     expected,
@@ -149,6 +151,7 @@ def _up_in_foreground(cluster: Cluster, wait_s: int, output: str) -> int:
     from chaos.proc.ask import observe
     from chaos.proc.supervisor import Interrupted, Supervisor, follow, new_lines, wait_ready
 
+    code = EXIT_GOOD
     asked = StopRequest()
     tails = follow(cluster, cluster.node_ids, from_end=True)
     paint = Painter(cluster.node_ids)
@@ -170,14 +173,15 @@ def _up_in_foreground(cluster: Cluster, wait_s: int, output: str) -> int:
                 for told in supervisor.poll():
                     _say(told)
         except Interrupted:
-            pass
+            _say("interrupted before the cluster was whole")
+            code = EXIT_INTERRUPTED
         finally:
             _say("stopping")
             forced = cluster.stop()
             on_idle()
     for node_id in forced:
         _say(f"node {node_id} did not stop in time and was killed")
-    return 0
+    return code
 
 
 def _show_started(cluster: Cluster, view: ClusterView, output: str) -> None:

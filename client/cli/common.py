@@ -15,6 +15,7 @@ import click
 EXIT_GOOD = 0
 EXIT_BAD = 1
 EXIT_UNKNOWN = 2
+EXIT_INTERRUPTED = 130
 
 DEFAULT_CLUSTER = "default"
 CLUSTER_ROOT = Path(".prozess")
