@@ -1,0 +1,218 @@
+"""What the README promises of real processes: bytes come back, through kills and restarts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.wire.errors import ErrorCode
+from chaos.proc.cluster import Plan
+from client.consumer import Consumer
+from client.delivery import RecordHandle
+from client.producer import Producer
+from client.retry import SendFailed
+from tests.process.stories import Story, ends_of, parts_of, running
+
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("cluster")]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    with running(tmp_path_factory.mktemp("three"), Plan(name="three")) as story:
+        yield story
+
+
+def prozess(story: Story, *words: str, stdin: Path | None = None) -> subprocess.Popen[bytes]:
+    with (stdin or Path(os.devnull)).open("rb") as source:
+        return subprocess.Popen(
+            [sys.executable, "-m", "client.cli", *words],
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PROZESS_BROKERS": story.bootstrap},
+        )
+
+
+def read_all(story: Story, topic: str, partitions: int) -> dict[int, list[bytes]]:
+    """Every record of a topic up to its present end, by partition."""
+    found: dict[int, list[bytes]] = {number: [] for number in range(partitions)}
+    with Consumer(bootstrap_servers=story.bootstrap, auto_offset_reset="earliest") as consumer:
+        places = [(topic, number) for number in range(partitions)]
+        ends = consumer.end_offsets(places)
+        consumer.assign(places)
+        while any(len(found[number]) < ends[topic, number] for number in range(partitions)):
+            for record in consumer.poll(1_000):
+                assert record.offset == len(found[record.partition])
+                assert record.value is not None
+                found[record.partition].append(record.value)
+    return found
+
+
+def test_a_file_goes_in_and_the_same_bytes_come_out(three: Story, tmp_path: Path) -> None:
+    lines = b"".join(b"line %d of the file\n" % number for number in range(100_000))
+    source = tmp_path / "f"
+    source.write_bytes(lines)
+    three.create_topic("plain")
+    produced = prozess(three, "produce", "plain", stdin=source)
+    assert produced.communicate()[1].startswith(b"prozess: 100000 records")
+    assert produced.returncode == 0
+    consumed = prozess(three, "consume", "plain", "-e")
+    out, complaints = consumed.communicate()
+    assert consumed.returncode == 0, complaints
+    assert out == lines
+
+
+def test_two_leaders_die_and_every_line_is_there_once_in_order(
+    three: Story, tmp_path: Path
+) -> None:
+    three.create_topic("killed", partitions=3)
+    lines = [b"%07d" % number for number in range(600_000)]
+    source = tmp_path / "f"
+    source.write_bytes(b"\n".join(lines) + b"\n")
+    produced = prozess(three, "produce", "killed", stdin=source)
+    for _ in range(2):
+        time.sleep(1.0)
+        victim = three.leader("killed")
+        three.cluster.kill(victim)
+        three.wait_for(
+            "another leads",
+            lambda view, dead=victim: parts_of(view, "killed")[0].leader not in (-1, dead),  # type: ignore[misc]
+        )
+        three.restart([victim])
+        three.wait_whole()
+    complaints = produced.communicate()[1]
+    assert produced.returncode == 0, complaints
+    three.wait_equal("killed")
+    found = read_all(three, "killed", 3)
+    assert sorted(line for part in found.values() for line in part) == lines
+    assert all(part == sorted(part) for part in found.values())
+    compared = prozess(three, "log", "dump", "--compare", str(three.cluster.paths.directory))
+    out, complaints = compared.communicate()
+    assert compared.returncode == 0, (out, complaints)
+
+
+class Load:
+    """A producer that sends until told to stop; then every handle has its outcome."""
+
+    def __init__(self, story: Story, topic: str) -> None:
+        self.sent: list[tuple[bytes, RecordHandle]] = []
+        self._stop = threading.Event()
+        self._producer = Producer(bootstrap_servers=story.bootstrap, delivery_timeout_ms=25_000)
+        self._thread = threading.Thread(target=self._run, args=(topic,))
+        self._thread.start()
+
+    def _run(self, topic: str) -> None:
+        while not self._stop.is_set():
+            for _ in range(20):
+                value = b"value %d" % len(self.sent)
+                self.sent.append((value, self._producer.send(topic, value, partition=0)))
+            self._stop.wait(0.005)
+
+    def finish(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._producer.close(40.0)
+
+
+def test_kill_all_three_under_load_and_nothing_acknowledged_is_missing(three: Story) -> None:
+    three.create_topic("all")
+    load = Load(three, "all")
+    time.sleep(1.0)
+    for node_id in three.cluster.node_ids:
+        three.cluster.kill(node_id)
+    three.restart(three.cluster.node_ids)
+    three.wait_whole()
+    time.sleep(0.5)
+    load.finish()
+    three.wait_equal("all")
+    values = read_all(three, "all", 1)[0]
+    acked = [(v, h) for v, h in load.sent if h.exception() is None]
+    assert len(acked) > 100
+    for value, handle in acked:
+        assert values[handle.result(0).offset] == value
+    assert len(set(values)) == len(values)
+
+
+def test_without_a_quorum_nothing_is_acknowledged_and_afterwards_all_goes_on(three: Story) -> None:
+    """Two of three combined nodes are gone: no quorum, so the ISR cannot shrink and the record
+    cannot be committed; its outcome is unknown, and the watermark stands still."""
+    three.create_topic("alone", assignments=[(1, 2, 3)])
+    with Producer(
+        bootstrap_servers=three.bootstrap, request_timeout_ms=1_000, delivery_timeout_ms=3_000
+    ) as producer:
+        producer.send("alone", b"before", partition=0).result(10)
+        leader = three.leader("alone")
+        others = [node_id for node_id in three.cluster.node_ids if node_id != leader]
+        mark = ends_of(three.wait_equal("alone"), parts_of(three.view(), "alone")[0])[leader][1]
+        for node_id in others:
+            three.cluster.kill(node_id)
+        with pytest.raises(SendFailed) as failed:
+            producer.send("alone", b"during", partition=0).result(10)
+        assert not failed.value.definite
+        assert failed.value.code is ErrorCode.REQUEST_TIMED_OUT
+    view = three.view()
+    stood = [
+        r.high_watermark
+        for n in view.nodes
+        if n.node_id == leader
+        for r in n.replicas
+        if r.topic_id == _topic_id(three, "alone")
+    ]
+    three.restart(others)
+    three.wait_equal("alone")
+    assert stood == [mark]
+    with Producer(bootstrap_servers=three.bootstrap) as producer:
+        producer.send("alone", b"after", partition=0).result(10)
+    assert read_all(three, "alone", 1)[0][0] == b"before"
+
+
+def _topic_id(story: Story, topic: str) -> str:
+    from client.admin import Admin
+
+    with Admin(bootstrap_servers=story.bootstrap) as admin:
+        return admin.describe_topics([topic])[0].topic_id
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    plan = Plan(name="five", node_count=5, controller_count=3)
+    with running(tmp_path_factory.mktemp("five"), plan) as story:
+        yield story
+
+
+def test_below_min_isr_nothing_is_appended_until_a_replica_is_back(five: Story) -> None:
+    """A topic on 1, 4, 5 with min.insync.replicas 2; 4 and 5 die; the quorum (1, 2, 3) stands."""
+    five.create_topic("small", assignments=[(1, 4, 5)], min_insync_replicas="2")
+    with Producer(bootstrap_servers=five.bootstrap) as producer:
+        producer.send("small", b"before", partition=0).result(10)
+    five.wait_equal("small")
+    for node_id in (4, 5):
+        five.cluster.kill(node_id)
+    five.wait_for(
+        "the ISR is the leader alone", lambda view: parts_of(view, "small")[0].isr == (1,)
+    )
+    before = ends_of(five.view(), parts_of(five.view(), "small")[0])[1]
+    with Producer(
+        bootstrap_servers=five.bootstrap, request_timeout_ms=500, delivery_timeout_ms=1_500
+    ) as producer:
+        with pytest.raises(SendFailed) as failed:
+            producer.send("small", b"refused", partition=0).result(10)
+        assert failed.value.code is ErrorCode.NOT_ENOUGH_REPLICAS
+        assert failed.value.definite
+    assert ends_of(five.view(), parts_of(five.view(), "small")[0])[1] == before
+    five.restart([4])
+    five.wait_for(
+        "broker 4 is in sync again", lambda view: parts_of(view, "small")[0].isr == (1, 4)
+    )
+    with Producer(bootstrap_servers=five.bootstrap) as producer:
+        producer.send("small", b"after", partition=0).result(10)
+    five.restart([5])
+    five.wait_equal("small")
+    assert read_all(five, "small", 1)[0] == [b"before", b"after"]
