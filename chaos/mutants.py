@@ -195,12 +195,12 @@ class _MutatingFinder(MetaPathFinder):
         if mutants is None or spec is None or spec.origin is None:
             return None
         spec.loader = _MutatingLoader(fullname, spec.origin, mutants)
-        # The byte code of an edited module must neither be written nor read.
-        spec.cached = None
         return spec
 
 
 class _MutatingLoader(SourceFileLoader):
+    """Compiles the edited source every time: byte code is neither read nor written."""
+
     def __init__(self, fullname: str, path: str, mutants: list[Mutant]) -> None:
         super().__init__(fullname, path)
         self._mutants = mutants

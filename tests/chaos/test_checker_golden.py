@@ -495,6 +495,20 @@ FINER_POINTS: dict[str, tuple[str, dict[str, int]]] = {
         """,
         {},
     ),
+    "an ack at a high watermark that has not passed the record": (
+        """
+        meta 1 index=3 t-0 leader=1 le=0 pe=0 isr=1,2,3
+        fact 1 Acked t-0 le=0 pe=0 last=4 isr=1,2,3 min_isr=2 hw=4 ends=5,5,5
+        """,
+        {"ack-before-isr": 1},
+    ),
+    "an ack that a member of the ISR is known not to have": (
+        """
+        meta 1 index=3 t-0 leader=1 le=0 pe=0 isr=1,2,3
+        fact 1 Acked t-0 le=0 pe=0 last=4 isr=1,2,3 min_isr=2 hw=5 ends=5,4,5
+        """,
+        {"ack-before-isr": 1},
+    ),
     "an ack by a node that the metadata does not name as leader": (
         """
         send p1#0 t-0 0..5 ok 0
@@ -530,6 +544,22 @@ def test_finer_points(point: str) -> None:
     story, expected = FINER_POINTS[point]
     verdict = judge_story([line.strip() for line in story.strip().splitlines()])
     assert verdict.found == expected, verdict.render(0)
+
+
+def test_what_only_a_laggard_lacks_is_not_compared() -> None:
+    """Nothing is wrong, but the proof is not complete."""
+    story = """
+        run open
+        send p1#0 t-0 0..5 ok 0
+        send p1#1 t-0 6..9 ok 1
+        log 1 t-0 hw=1: p1#0
+        log 2,3 t-0: p1#0 | p1#1
+    """
+    verdict = judge_story([line.strip() for line in story.strip().splitlines()])
+    assert not verdict.found
+    gate = next(gate for gate in verdict.gates if gate.name == "all-acked-compared")
+    assert not gate.passed
+    assert gate.text.startswith("1 of 2 acked records compared")
 
 
 def test_a_lost_write_is_told_with_its_fate() -> None:
