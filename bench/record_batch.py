@@ -2,8 +2,8 @@
 
     .venv/bin/python bench/record_batch.py [batch KiB, default 64]
 
-One process, one core, best of several interleaved rounds. Compare figures of one run only: the same
-code differs by a third between runs on a shared machine.
+Processor time of one process, best of several interleaved rounds. Compare figures of one run only:
+the same code differs by a third between runs on a shared machine.
 """
 
 from __future__ import annotations
@@ -131,10 +131,10 @@ def best_us(jobs: list[Job]) -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, job, units in jobs:
             repeats = max(1, 2_000 // units)
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(repeats):
                 job()
-            taken_us = (time.perf_counter() - start) * 1e6 / repeats / units
+            taken_us = (time.process_time() - start) * 1e6 / repeats / units
             best[name] = min(best.get(name, taken_us), taken_us)
     return best
 

@@ -241,6 +241,9 @@ class _Parser:
         return position
 
     def _parse_bytes(self, position: int) -> tuple[bytes | None, int]:
+        if (size := self.body[position]) < 0x80 and not size & 1:
+            end = position + 1 + (size >> 1)
+            return self.body[position + 1 : end], end
         size, position = decode_varint(self.body, position)
         if size < -1:
             raise CorruptBatch(position, f"length {size}")
@@ -258,12 +261,11 @@ class _Parser:
             name, position = self._parse_bytes(position)
             if name is None:
                 raise CorruptBatch(position, f"null header name in record {index}")
+            value, position = self._parse_bytes(position)
             try:
-                text = name.decode()
+                headers.append((name.decode(), value))
             except UnicodeDecodeError:
                 raise CorruptBatch(position, f"header name in record {index}") from None
-            value, position = self._parse_bytes(position)
-            headers.append((text, value))
         self.headers[index] = tuple(headers)
         return position
 

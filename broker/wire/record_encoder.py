@@ -324,7 +324,7 @@ def _encode_field(field: bytes | None) -> bytes:
 def _encode_headers(headers: Headers) -> bytes:
     parts = [encode_varint(len(headers))]
     for name, value in headers:
-        if not isinstance(name, str) or not isinstance(value, bytes | None):
+        if not isinstance(name, str) or not (value is None or isinstance(value, bytes)):
             raise TypeError("a record header is a str and bytes or None")
         parts += (_encode_field(name.encode()), _encode_field(value))
     return b"".join(parts)
@@ -334,9 +334,9 @@ def _require_types(timestamp_ms: int, key: bytes | None, value: bytes | None) ->
     # Wrong types would surface only in `seal`, when the other records of the batch suffer for it.
     if type(timestamp_ms) is not int:
         raise TypeError(f"a timestamp is an int, not {type(timestamp_ms).__name__}")
-    if not isinstance(key, bytes | None):
+    if key is not None and not isinstance(key, bytes):
         raise TypeError(f"a key is bytes or None, not {type(key).__name__}")
-    if not isinstance(value, bytes | None):
+    if value is not None and not isinstance(value, bytes):
         raise TypeError(f"a value is bytes or None, not {type(value).__name__}")
     if not 0 <= timestamp_ms <= INT64_MAX:
         raise ValueError(f"timestamp {timestamp_ms} ms is outside [0, 2**63)")
