@@ -53,8 +53,8 @@ class Coder(Generic[T]):
 
 def _coder(annotation: Any) -> tuple[Read, Write | None]:
     """How to read and write a value of this type; no writer where it is plain as it is."""
-    if annotation in _PLAIN_CHECKS:
-        return _generate_read_plain(annotation), None
+    if annotation in _PLAIN_READERS:
+        return _PLAIN_READERS[annotation], None
     if is_dataclass(annotation):
         return _dataclass_coder(cast(type, annotation))
     if isinstance(annotation, type) and issubclass(annotation, IntEnum):
@@ -65,6 +65,10 @@ def _coder(annotation: Any) -> tuple[Read, Write | None]:
     if get_origin(annotation) in (Union, UnionType) and arguments[1:] == (NoneType,):
         return _optional_coder(*_coder(arguments[0]))
     raise TypeError(f"{annotation} has no place in a message")
+
+
+def _wrong(wanted: str, value: object) -> MalformedMessage:
+    return MalformedMessage(f"{type(value).__name__} {value!r:.40} is not {wanted}")
 
 
 _PLAIN_CHECKS: dict[Any, str] = {
@@ -92,6 +96,9 @@ def _generate_read_plain(plain_type: type[Any]) -> Read:
 def _generate(lines: list[str], names: dict[str, Any]) -> Read:
     exec("\n".join(lines), names)
     return cast(Read, names["read"])
+
+
+_PLAIN_READERS = {plain_type: _generate_read_plain(plain_type) for plain_type in _PLAIN_CHECKS}
 
 
 def _enum_reader(enum_type: type[IntEnum]) -> Read:
@@ -197,7 +204,3 @@ def _generate_read_dataclass(message_type: type[Any], readers: dict[str, Any]) -
         lines.append(f"    set_{name}(message, v_{name})")
     lines.append("    return message")
     return _generate(lines, names)
-
-
-def _wrong(wanted: str, value: object) -> MalformedMessage:
-    return MalformedMessage(f"{type(value).__name__} {value!r:.40} is not {wanted}")
