@@ -111,8 +111,12 @@ class Cluster:
         cluster._claim = claim
         try:
             layout.create(directory, spec, plan.draw_id, plan.settings)
-            cluster._format()
-            layout.record(cluster.paths, spec)
+            try:
+                cluster._format()
+                layout.record(cluster.paths, spec)
+            except BaseException:
+                shutil.rmtree(cluster.paths.nodes)  # ours: it did not exist a moment ago
+                raise
         except BaseException:
             claim.release()
             raise
@@ -284,7 +288,7 @@ class Cluster:
         """Stop everything and remove what we made; other files in the directory stay."""
         self.stop()
         self.release_ports()
-        shutil.rmtree(self.paths.directory / "nodes")
+        shutil.rmtree(self.paths.nodes)
         self.paths.launcher_pid.unlink(missing_ok=True)
         self.paths.spec.unlink()
         with suppress(OSError):

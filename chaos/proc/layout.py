@@ -112,11 +112,15 @@ class ClusterPaths:
         return self.directory / "cluster.json"
 
     @property
+    def nodes(self) -> Path:
+        return self.directory / "nodes"
+
+    @property
     def launcher_pid(self) -> Path:
         return self.directory / "launcher.pid"
 
     def node(self, node_id: int) -> NodePaths:
-        return NodePaths(self.directory / "nodes" / str(node_id))
+        return NodePaths(self.nodes / str(node_id))
 
 
 def plan_nodes(
@@ -210,12 +214,17 @@ def create(
 ) -> ClusterPaths:
     """Write a new cluster directory. `draw_id` gives 32 hex digits, one call per voter's disk.
 
-    cluster.json comes last: a directory without it was never a cluster and is written anew.
-    Raises ClusterError when one exists or nothing can be written.
+    cluster.json comes last (`record`): a directory without it was never a cluster. Raises
+    ClusterError when one exists or nothing can be written.
     """
     paths = ClusterPaths(directory)
     if paths.spec.exists():
         raise ClusterError(f"{directory} holds a cluster already: `prozess purge` removes it")
+    if paths.nodes.exists():
+        raise ClusterError(
+            f"{paths.nodes} is what an interrupted launcher left, or a cluster that lost its "
+            "cluster.json: move it away and try again"
+        )
     voters = tuple(
         VoterAddress(node.node_id, draw_id(), node.host, node.controller_port)
         for node in spec.nodes

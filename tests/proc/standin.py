@@ -82,7 +82,7 @@ def main() -> None:
         if "--fail" in sys.argv:
             sys.exit("the disk said no")
         data = Path(config.data_dir)
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True)
         (data / "meta.properties").write_text(f"node_id={config.node_id}\n", encoding="ascii")
         return
 

@@ -19,6 +19,7 @@ from chaos.proc.layout import ClusterError, set_connect
 from chaos.proc.process import (
     ProcessId,
     ProcessState,
+    boot_id,
     read_pid_file,
     send_signal,
     state_of,
@@ -131,12 +132,26 @@ def test_a_taken_port_is_named_and_nothing_starts(make_cluster: MakeCluster) -> 
         assert cluster.running() == ()
 
 
-def test_a_failed_format_leaves_no_cluster(make_cluster: MakeCluster, tmp_path: Path) -> None:
+def test_a_failed_format_leaves_nothing(make_cluster: MakeCluster, tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="node 1: the disk said no"):
         make_cluster(2, Programs(node=STANDIN, format=(*STANDIN, "--fail", "--format")))
-    with pytest.raises(ClusterError, match="no cluster in"):
-        Cluster.open(tmp_path / "cluster-0")
-    make_cluster(2)  # and the same directory can be used again
+    assert list((tmp_path / "cluster-0").iterdir()) == []
+    make_cluster(2)  # the same directory can be used again
+
+
+def test_data_without_a_record_is_never_written_over(tmp_path: Path) -> None:
+    old = tmp_path / "nodes" / "1" / "data" / "precious"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    with pytest.raises(ClusterError, match=r"lost its cluster\.json: move it away and try again"):
+        Cluster.create(tmp_path, Plan(name="x"), programs=PROGRAMS)
+    assert old.exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ClusterError, match=r"cannot write .*: Not a directory; choose another"):
+        Cluster.create(tmp_path / "file" / "cluster", Plan(name="x"), programs=PROGRAMS)
 
 
 def test_a_foreign_record_is_refused(tmp_path: Path) -> None:
@@ -161,6 +176,32 @@ def test_a_signal_never_reaches_a_stranger() -> None:
     finally:
         stranger.kill()
         stranger.wait()
+
+
+HALF_DEAD = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print("ready", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_is_gone_only_when_all_its_threads_are(tmp_path: Path) -> None:
+    """The first thread is a zombie while another still holds whatever the process had open."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HALF_DEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == b"ready\n"
+    stat = Path(f"/proc/{child.pid}/stat")
+    while (columns := stat.read_text().rsplit(")", 1)[1].split())[0] != "Z":
+        assert child.poll() is None
+    process = ProcessId(child.pid, int(columns[19]), boot_id())
+    assert state_of(process) is ProcessState.RUNNING
+    send_signal(process, signal.SIGKILL)
+    assert wait_for_state(process, ProcessState.GONE, 10_000)
+    child.communicate()
 
 
 def test_a_reused_pid_is_not_the_node(make_cluster: MakeCluster) -> None:
