@@ -154,6 +154,13 @@ class History:
     """Per process, its polls with records and its position changes, in order."""
     calls: list[Call] = field(default_factory=list)
     empty_polls: int = 0
+    began_ns: dict[int, int] = field(default_factory=dict)
+    """Per clock, the time of the first event: reports count from there."""
+
+    def when(self, time_ns: int, clock: int) -> str:
+        """A time as reports write it: `+12.345678 s` since the clients of that machine began."""
+        micros = (time_ns - self.began_ns.get(clock, 0)) // 1_000
+        return f"{'-' if micros < 0 else '+'}{abs(micros) // 10**6}.{abs(micros) % 10**6:06d} s"
 
     def place_of(self, argument: dict[str, Any]) -> int:
         """Place of a call about one partition, -1 if nothing was sent there or read from there."""
@@ -193,30 +200,25 @@ class History:
 
     def describe_send(self, index: int) -> str:
         """One line for a report: who sent what when, and what came of it."""
-        send = self.send(index)
+        send, clock = self.send(index), self.sends.clock[index]
         line = (
             f"client {send.process} sent {value_name(send.value)} to {self.place_name(send.place)} "
-            f"at {seconds(send.invoke_ns)}"
+            f"at {self.when(send.invoke_ns, clock)}"
         )
         if send.outcome == OK:
             node = send.attempts[-1].node if send.attempts else -1
             by = f" by node {node}" if node >= 0 else ""
             line += (
-                f", acked at {seconds(send.end_ns)}{by}: offset {send.offset}, "
+                f", acked at {self.when(send.end_ns, clock)}{by}: offset {send.offset}, "
                 f"leader epoch {send.leader_epoch}"
             )
         elif send.outcome == FAIL:
-            line += f", definitely refused at {seconds(send.end_ns)}: {send.error}"
+            line += f", definitely refused at {self.when(send.end_ns, clock)}: {send.error}"
         else:
             line += f", outcome unknown{': ' + send.error if send.error else ''}"
         if len(send.attempts) > 1:
             line += f" ({len(send.attempts)} attempts)"
         return line
-
-
-def seconds(time_ns: int) -> str:
-    """A time as reports write it: `12.345678 s` on the machine's monotonic clock."""
-    return f"{time_ns // 1_000_000_000}.{time_ns % 1_000_000_000 // 1_000:06d} s"
 
 
 def load_history(paths: Iterable[Path]) -> History:
@@ -266,6 +268,8 @@ class _Loader:
         }
         for events in file.chunks():
             try:
+                for event in events[:1]:
+                    self._note_first(event)
                 for event in events:
                     kind = event[0]
                     if kind == "send":
@@ -283,6 +287,12 @@ class _Loader:
             history.torn_files.append(file.name)
         for call in self.open_calls.values():
             history.calls.append(call)
+
+    def _note_first(self, event: list[Any]) -> None:
+        """The first event of each chunk is early enough to count times from."""
+        time_ns = event[1 if event[0] in ("producer", "consumer") else 2]
+        began_ns = self.history.began_ns
+        began_ns[self.clock] = min(began_ns.get(self.clock, time_ns), time_ns)
 
     def _place(self, topic: str, partition: int) -> int:
         key = (topic, partition)

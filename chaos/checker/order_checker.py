@@ -24,7 +24,6 @@ from chaos.checker.model import (
     ConsumerEvent,
     History,
     Poll,
-    seconds,
 )
 from chaos.checker.witness import Witness
 from chaos.history import COUNTER_BITS, value_name
@@ -384,7 +383,7 @@ def _end_line(history: History, operation: Operation) -> str:
     return (
         f"client {call.process} was told log end {call.value['offset']} by node "
         f"{call.value['node']} in leader epoch {call.value['leader_epoch']}, "
-        f"{seconds(call.invoke_ns)} to {seconds(call.end_ns)}"
+        f"{history.when(call.invoke_ns, call.clock)} to {history.when(call.end_ns, call.clock)}"
     )
 
 

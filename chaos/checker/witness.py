@@ -5,7 +5,7 @@ Slow on purpose and on demand: everything is searched again, because only a few 
 
 from __future__ import annotations
 
-from chaos.checker.model import OK, ConsumerEvent, History, Poll, seconds
+from chaos.checker.model import OK, ConsumerEvent, History, Poll
 from chaos.checker.replicas import PartitionDump
 from chaos.evidence import NO_RECORD, Evidence, Fact
 from chaos.history import value_name
@@ -122,15 +122,13 @@ class Witness:
         place = self._history.place_name(step.place)
         if isinstance(step, ConsumerEvent):
             kind = step.kind.replace("_", " ")
+            when = self._history.when(step.time_ns, step.clock)
             detail = f" ({step.detail})" if step.detail else ""
-            return (
-                f"consumer {step.process} {kind} at {seconds(step.time_ns)}: "
-                f"{place} offset {step.offset}{detail}"
-            )
+            return f"consumer {step.process} {kind} at {when}: {place} offset {step.offset}{detail}"
         offsets = self._history.reads[step.place].offset[step.start : step.end]
         return (
             f"consumer {step.process} got {len(offsets)} records of {place} at "
-            f"{seconds(step.end_ns)}: offsets {_ranges(list(offsets))}"
+            f"{self._history.when(step.end_ns, step.clock)}: offsets {_ranges(list(offsets))}"
         )
 
     def _reads_of(self, place: int, offset: int) -> list[str]:
@@ -154,7 +152,7 @@ class Witness:
         reads = self._history.reads[poll.place]
         return (
             f"consumer {poll.process} read {value_name(reads.value[at])} (crc {reads.crc[at]:08x}) "
-            f"at offset {reads.offset[at]} at {seconds(poll.end_ns)}"
+            f"at offset {reads.offset[at]} at {self._history.when(poll.end_ns, poll.clock)}"
         )
 
 

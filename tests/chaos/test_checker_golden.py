@@ -577,7 +577,7 @@ def test_a_lost_write_is_told_with_its_fate() -> None:
     [lost] = [example for example in verdict.examples if example.anomaly == "lost-write"]
     assert lost.lines == (
         "p1#1 was acked at offset 1 of t-0 and is gone",
-        "client 1 sent p1#1 to t-0 at 0.006000 s, acked at 0.009000 s by node 2: offset 1, "
+        "client 1 sent p1#1 to t-0 at +0.006000 s, acked at +0.009000 s by node 2: offset 1, "
         "leader epoch 0",
         "nodes 1, 2, 3 hold nothing at offset 1 (log end 1)",
         "node 1 acked it in leader epoch 0, ISR [1, 2], counted ends [2, 1]",

@@ -109,6 +109,8 @@ def test_a_send_without_end_is_unknown_and_never_ends() -> None:
         (b'{"history":1,', b'{"history":2,', r"h:1: history version 2, this build reads 1"),
         (b'{"history":1,', b'{"story":1,', r"h:1: not a history header"),
         (b"[5],[12]", b"[5,6],[12]", r"columns of different length"),
+        (b'["producer",0,3', b'["producer"', r"h: bad event \['producer'"),
+        (b'["producer"', b'\n["producer"', r"h:2: not JSON"),
     ],
 )
 def test_damage_is_named(old: bytes, new: bytes, message: str) -> None:
