@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from broker.events import Halt, Plane, Send, Sync, SyncToken
+from broker.events import Fact, Halt, Plane, Send, Sync, SyncToken
 from broker.quorum.raft_codec import decode_message, encode_message
 from broker.quorum.raft_store import PATH
 from broker.wire.messages import RaftRequest
@@ -264,7 +264,16 @@ def test_a_leader_goes_on_beside_its_sync() -> None:
     assert [entry.index for entry in one.committed] == [1]
 
 
-def test_roles_are_told_once_and_before_what_follows_from_them() -> None:
+def test_a_role_is_told_before_what_follows_from_it() -> None:
+    """A crash between the two effects then leaves no message without its explanation."""
+    one = started()
+    one.now_ms += 1_001
+    one.driver.tick(one.now_ms)
+    effects = one.driver.pump(one.now_ms).effects
+    assert [type(effect) for effect in effects] == [Fact, Send, Send]
+
+
+def test_each_role_is_told_once() -> None:
     one = elected()
     told = [(fact.details["role"], fact.details["term"]) for fact in one.facts]
     assert told == [

@@ -165,6 +165,16 @@ def test_impossible_facts_stop_the_node(impossible: Record) -> None:
         image.apply_entry(2, 1, (impossible,))
 
 
+def test_only_the_last_incarnations_are_remembered() -> None:
+    image = MetadataImage()
+    for index in range(1, 13):
+        image, _ = image.apply_entry(
+            index, 1, (RegisterBroker(1, index, f"life-{index}", "d", "h", 1),)
+        )
+    former = image.brokers[1].former_incarnations
+    assert former == tuple(f"life-{number}" for number in range(4, 12))
+
+
 @pytest.mark.parametrize(("index", "term"), [(1, 1), (0, 1), (2, 0)])
 def test_entries_come_in_order(index: int, term: int) -> None:
     image, _ = MetadataImage().apply_entry(1, 1, ())
