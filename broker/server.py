@@ -55,6 +55,8 @@ class FactLog:
 
     def __init__(self, path: Path, node_id: int, incarnation: str) -> None:
         self._file = path.open("ab", buffering=0)
+        if self._file.tell():
+            self._file.write(b"\n")  # a line that a crash tore must not swallow the next one
         self._node_id = node_id
         self._incarnation = incarnation
         self._number = 0

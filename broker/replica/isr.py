@@ -57,14 +57,18 @@ def may_join(
     epoch_start_offset: int,
     registered_broker_epoch: int,
     is_fenced: bool,
+    is_in_sync: bool,
 ) -> bool:
     """Whether a replica outside the ISR may be proposed for it.
 
     It must have fetched in this leader epoch as its present incarnation (KIP-903), hold everything
-    committed and everything up to the start of the leader's epoch (KAFKA-7128), and be unfenced.
+    committed and everything up to the start of the leader's epoch (KAFKA-7128), be unfenced, and
+    keep up: one that was just removed as a laggard still holds all that is committed, and would
+    be taken in and removed again for ever.
     """
     return (
         not is_fenced
+        and is_in_sync
         and progress.broker_epoch == registered_broker_epoch
         and progress.counted_end >= high_watermark
         and progress.counted_end >= epoch_start_offset

@@ -154,7 +154,7 @@ class Partition:
         joining = tuple(
             node_id
             for node_id in self.replicas
-            if node_id not in self.isr and self._may_join(node_id, brokers)
+            if node_id not in self.isr and self._may_join(node_id, brokers, now_ms, lag_ms_max)
         )
         if not leaving and not joining:
             return None
@@ -163,14 +163,18 @@ class Partition:
         self._fact("IsrProposed", isr=isr)
         return isr
 
-    def _may_join(self, node_id: int, brokers: Mapping[int, BrokerImage]) -> bool:
+    def _may_join(
+        self, node_id: int, brokers: Mapping[int, BrokerImage], now_ms: int, lag_ms_max: int
+    ) -> bool:
         broker = brokers.get(node_id)
+        progress = self.progress[node_id]
         return broker is not None and may_join(
-            self.progress[node_id],
+            progress,
             high_watermark=self.high_watermark,
             epoch_start_offset=self.epoch_start_offset,
             registered_broker_epoch=broker.broker_epoch,
             is_fenced=broker.fenced,
+            is_in_sync=progress.is_in_sync(self.log.log_end_offset, now_ms, lag_ms_max),
         )
 
     def on_alter_result(

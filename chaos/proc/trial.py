@@ -24,6 +24,7 @@ from chaos.proc.cluster import BROKER_COMMAND, Plan, Programs
 from chaos.proc.evidence_copy import copy_evidence
 from chaos.proc.health import ClusterView, problems
 from chaos.proc.nemesis import FaultLog, Nemesis
+from chaos.proc.scripts import SCRIPT_GATES, SCRIPT_KINDS, SCRIPTS, ScriptedNemesis
 from chaos.proc.wiring import Wiring, wire
 from chaos.proc.worker import boot_id
 from chaos.proc.workers import WorkerProcess, wait_for_producers
@@ -56,6 +57,8 @@ class TrialOptions:
     replication_factor: int = 3
     min_isr: int = 2
     flush: str = "ack"
+    script: str = ""
+    """A name of chaos.proc.scripts, in place of the seeded schedule."""
     command: str = ""
 
 
@@ -96,6 +99,8 @@ class Trial:
             "converged_ns": None,
         }
         self.interrupted = False
+        self.not_started: tuple[int, ...] = ()
+        self.found_dead: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Hold the trial; leaves the run directory complete but for the verdict."""
@@ -135,23 +140,26 @@ class Trial:
             self._wait_whole(wiring, asker, START_LIMIT_S)
             self._start_workers(wiring, names)
             fault_log = FaultLog(self.options.run_dir / "faults.jsonl")
-            nemesis = Nemesis(
-                wiring,
-                schedule(
-                    seeded_draw(self.options.seed),
-                    self.options.time_s * 1_000,
-                    self.options.kinds,
-                    Timing(),
-                ),
-                observe=_Observer(wiring),
-                record=fault_log,
-                watched=[(TOPIC, number) for number in range(self.options.partitions)],
-            )
+            nemesis = self._nemesis(wiring, fault_log)
             try:
                 self._load(nemesis)
                 self._settle(wiring, nemesis, asker)
             finally:
                 fault_log.close()
+
+    def _nemesis(self, wiring: Wiring, fault_log: FaultLog) -> Nemesis:
+        options = self.options
+        kind = ScriptedNemesis if options.script else Nemesis
+        nemesis = kind(
+            wiring,
+            schedule(seeded_draw(options.seed), options.time_s * 1_000, options.kinds, Timing()),
+            observe=_Observer(wiring),
+            record=fault_log,
+            watched=[(TOPIC, number) for number in range(options.partitions)],
+        )
+        if isinstance(nemesis, ScriptedNemesis):
+            nemesis.script = SCRIPTS[options.script]
+        return nemesis
 
     def _wait_whole(self, wiring: Wiring, asker: Asker, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
@@ -200,7 +208,9 @@ class Trial:
         self.marks["load_start_ns"] = start_ns
         nemesis.start(start_ns)
         try:
-            while (elapsed := (time.monotonic_ns() - start_ns) / 1e9) < self.options.time_s:
+            while (
+                elapsed := (time.monotonic_ns() - start_ns) / 1e9
+            ) < self.options.time_s or not self._script_is_done(nemesis):
                 fault = nemesis.current
                 self._tick("load", elapsed, fault.describe() if fault else "")
                 time.sleep(0.25)
@@ -208,13 +218,17 @@ class Trial:
             self.interrupted = True
         nemesis.finish()
 
+    def _script_is_done(self, nemesis: Nemesis) -> bool:
+        return not isinstance(nemesis, ScriptedNemesis) or not nemesis.is_running
+
     def _settle(self, wiring: Wiring, nemesis: Nemesis, asker: Asker) -> None:
         """Stop producers, heal, wait until the cluster is whole, end the workers."""
         self.marks["load_end_ns"] = time.monotonic_ns()
         for worker in self.workers:
             worker.stop_producers()
         self._tick("healing", 0.0, "")
-        nemesis.heal()
+        self.not_started = nemesis.heal()
+        self.found_dead = tuple(nemesis.found_dead)
         self.marks["heal_ns"] = time.monotonic_ns()
         if not wait_for_producers(self.workers, SETTLE_LIMIT_S):
             raise TrialError(f"a producer did not settle its sends in {SETTLE_LIMIT_S} s")
@@ -260,9 +274,12 @@ class Trial:
             },
             **self.marks,
             "heal_limit_ms": HEAL_LIMIT_MS,
-            "nemesis": [kind.value for kind in options.kinds],
+            "nemesis": [kind.value for kind in (SCRIPT_KINDS if options.script else options.kinds)],
+            **({"gates": SCRIPT_GATES} if options.script else {}),
             "mutants": list(options.mutants),
             "interrupted": self.interrupted,
+            "not_started": list(self.not_started),
+            "found_dead": list(self.found_dead),
             "proxies": wiring.proxies.kind,
             "python": sys.version.split()[0],
             "command": options.command,

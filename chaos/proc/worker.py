@@ -195,15 +195,12 @@ class ConsumingClient:
         self.counts = counts
 
     def _on_event(self, event: PositionChanged) -> None:
-        kind = {"seek": "seek", "initial": "assign", "out of range": "out_of_range"}[event.reason]
-        self.history.consumer(
-            time.monotonic_ns(),
-            self.client.process,
-            kind,
-            event.topic,
-            event.partition,
-            event.new_offset,
-        )
+        place = (event.topic, event.partition)
+        now_ns, process = time.monotonic_ns(), self.client.process
+        if event.reason == "out of range":
+            self.history.consumer(now_ns, process, "out_of_range", *place, event.old_offset)
+        kind = {"seek": "seek", "initial": "assign", "out of range": "reset"}[event.reason]
+        self.history.consumer(now_ns, process, kind, *place, event.new_offset)
 
     def run(self, end: threading.Event) -> None:
         with Consumer(

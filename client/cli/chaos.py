@@ -12,6 +12,7 @@ import click
 from client.cli.common import Failure, expected
 
 if TYPE_CHECKING:
+    from chaos.checker.verdict import Verdict
     from chaos.proc.trial import Progress
 
 RUNS = Path("runs")
@@ -50,6 +51,11 @@ def chaos() -> None:
     help="When bytes count as held.",
 )
 @click.option(
+    "--script",
+    default="",
+    help="A scripted sequence in place of the seeded faults: double-failover.",
+)
+@click.option(
     "-o",
     "--out",
     "out",
@@ -64,6 +70,7 @@ def run(
     nemesis: str,
     mutants: tuple[str, ...],
     flush: str,
+    script: str,
     out: Path | None,
 ) -> int:
     """Hold a trial: cluster, load, faults, healing, verdict.
@@ -75,7 +82,8 @@ def run(
     from chaos.proc.layout import ClusterError
     from chaos.proc.links import ProxyError
     from chaos.proc.provision import ProvisionError
-    from chaos.proc.trial import Trial, TrialError, TrialOptions, judge_run
+    from chaos.proc.scripts import SCRIPTS
+    from chaos.proc.trial import Trial, TrialError, TrialOptions
     from chaos.proc.workers import WorkerFailed
 
     if seed is None:
@@ -84,12 +92,16 @@ def run(
         kinds = parse_kinds(nemesis)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--nemesis") from error
+    if script and script not in SCRIPTS:
+        raise click.BadParameter(f"take {', '.join(SCRIPTS)}", param_hint="--script")
     run_dir = out or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
     if run_dir.exists():
         raise Failure(f"{run_dir} exists: name another directory with -o")
     command = (
         f"prozess chaos run --nodes {nodes} --time {time_s} --seed {seed} --nemesis {nemesis}"
-        f" --flush {flush}" + "".join(f" --mutant {name}" for name in mutants)
+        f" --flush {flush}"
+        + (f" --script {script}" if script else "")
+        + "".join(f" --mutant {name}" for name in mutants)
     )
     options = TrialOptions(
         run_dir=run_dir,
@@ -101,13 +113,14 @@ def run(
         replication_factor=min(3, nodes),
         min_isr=max(1, min(3, nodes) - 1),
         flush=flush,
+        script=script,
         command=command,
     )
     with expected(TrialError, ClusterError, ProxyError, ProvisionError, WorkerFailed):
         Trial(options, Display()).run()
     if out is None:
         _point_latest(run_dir)
-    verdict = judge_run(run_dir)
+    verdict = _judge(run_dir)
     print(verdict.render())
     print(f"\nevidence: {run_dir}\nreplay:   {command}\ncheck:    prozess chaos check {run_dir}")
     return verdict.exit_code
@@ -118,11 +131,18 @@ def run(
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 def check(run_dir: Path, as_json: bool) -> int:
     """Judge the evidence of a run again."""
-    from chaos.proc.trial import judge_run
-
-    verdict = judge_run(run_dir)
+    verdict = _judge(run_dir)
     print(verdict.to_json() if as_json else verdict.render())
     return verdict.exit_code
+
+
+def _judge(run_dir: Path) -> Verdict:
+    from chaos.checker.run_info import RunError
+    from chaos.history import HistoryError
+    from chaos.proc.trial import judge_run
+
+    with expected(RunError, HistoryError):
+        return judge_run(run_dir)
 
 
 def _point_latest(run_dir: Path) -> None:

@@ -45,18 +45,24 @@ def fetched(counted_end: int, broker_epoch: int = 7) -> FollowerProgress:
 
 
 @pytest.mark.parametrize(
-    ("story", "progress", "registered", "fenced", "expected"),
+    ("story", "progress", "registered", "fenced", "in_sync", "expected"),
     [
-        ("holds everything", fetched(12), 7, False, True),
-        ("below the watermark", fetched(9), 7, False, False),
-        ("has the watermark, not the epoch's start (KAFKA-7128)", fetched(11), 7, False, False),
-        ("another incarnation fetched (KIP-903)", fetched(12, broker_epoch=6), 7, False, False),
-        ("is fenced (KIP-841)", fetched(12), 7, True, False),
-        ("has not fetched in this epoch", FollowerProgress(-1, 0), 7, False, False),
+        ("holds everything", fetched(12), 7, False, True, True),
+        ("below the watermark", fetched(9), 7, False, True, False),
+        ("has the watermark, not the epoch's start", fetched(11), 7, False, True, False),
+        ("another incarnation fetched", fetched(12, broker_epoch=6), 7, False, True, False),
+        ("is fenced", fetched(12), 7, True, True, False),
+        ("has not fetched in this epoch", FollowerProgress(-1, 0), 7, False, True, False),
+        ("fell silent and was removed for it", fetched(12), 7, False, False, False),
     ],
 )
 def test_may_join(
-    story: str, progress: FollowerProgress, registered: int, fenced: bool, expected: bool
+    story: str,
+    progress: FollowerProgress,
+    registered: int,
+    fenced: bool,
+    in_sync: bool,
+    expected: bool,
 ) -> None:
     joins = may_join(
         progress,
@@ -64,6 +70,7 @@ def test_may_join(
         epoch_start_offset=12,
         registered_broker_epoch=registered,
         is_fenced=fenced,
+        is_in_sync=in_sync,
     )
     assert joins is expected, story
 
