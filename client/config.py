@@ -55,7 +55,8 @@ class ClientConfig:
         wrong = [
             f"{item.name} is {value}: take {'0 or more' if low == 0 else 'a positive number'}"
             for item in fields(self)
-            if type(value := getattr(self, item.name)) is int
+            if item.name != "acks"
+            and type(value := getattr(self, item.name)) is int
             and value < (low := 0 if item.name in _ZERO_ALLOWED else 1)
         ]
         if not self.addresses:

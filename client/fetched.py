@@ -13,10 +13,9 @@ from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
 
-from broker.wire.batch_header import CODEC_MASK, CONTROL_BIT, HEADER_BYTES, BatchHeader
-from broker.wire.compression import Codec, decompress
+from broker.wire.batch_header import CONTROL_BIT, BatchHeader
 from broker.wire.record_batch import CorruptBatch, Records, decode_batch, iterate_batches
-from broker.wire.record_decoder import RecordHeaders, decode_records
+from broker.wire.record_decoder import RecordHeaders
 from client.errors import CorruptRecords
 from client.events import Buffer
 
@@ -50,18 +49,8 @@ class FetchedBatch(NamedTuple):
     def records(self, *, check_crc: bool = True) -> Records:
         """All records of the batch; CorruptRecords for damaged bytes."""
         try:
-            if check_crc:
-                return decode_batch(self.data)
-            header = self.header
-            body = decompress(Codec(header.attributes & CODEC_MASK), self.data[HEADER_BYTES:])
-            return decode_records(
-                body,
-                header.record_count,
-                header.base_offset,
-                header.base_timestamp_ms,
-                header.last_offset_delta,
-            )
-        except ValueError as error:
+            return decode_batch(self.data, check_crc=check_crc)
+        except CorruptBatch as error:
             raise CorruptRecords(
                 f"{self.topic}-{self.partition} at offset {self.header.base_offset}: {error}"
             ) from error

@@ -1,9 +1,9 @@
 """The consumer without sockets: positions, fetches ahead of the reader, resets.
 
 `FetcherCore` is driven by `consumer` and by the simulator alike: hand over everything that has
-arrived, then a `Tick`; carry out the effects; `take` records. Each broker has at most one fetch of
-ours, sent as soon as the reader has begun the last chunk that it brought, so that one chunk is on
-its way while another is read.
+arrived, then a `Tick`; carry out the effects; `take` records. Each broker has one fetch of ours,
+sent as soon as the reader has begun the last chunk that it brought, so that one chunk is on its way
+while another is read.
 
 A position goes forward with the records handed out. It goes anywhere else only by `seek` or by a
 reset, and each of these is an effect (`PositionChanged`): histories record them.
@@ -56,6 +56,7 @@ class _Assigned:
     """One assigned partition."""
 
     __slots__ = (
+        "asked_round",
         "failure",
         "failures",
         "fetched",
@@ -82,6 +83,8 @@ class _Assigned:
         self.lookup_reason = "initial"
         self.lookup_from = -1
         """The position that a reset or seek left; -1 if there was none."""
+        self.asked_round = 0
+        """The newest fetch under way that asks for the next bytes of `fetched`; 0: none does."""
         self.is_paused = False
         self.failures = 0
         self.retry_at_ms = 0
@@ -95,6 +98,7 @@ class _Sent:
     """Context of a fetch. An answer for a partition that was sought meanwhile is dropped."""
 
     node_id: int
+    fetch_round: int
     parts: tuple[tuple[_Assigned, FetchedPartition, int], ...]
     """(partition, what it held, offset asked for)"""
 
@@ -109,7 +113,7 @@ class FetcherCore:
         self._draw = draw
         self._assigned: dict[TopicPartition, _Assigned] = {}
         self._fetching: dict[int, int] = {}
-        """Fetches under way, by node: 0 or 1."""
+        """Fetches under way, by node."""
         self._fetch_round = 0
         self._changes: list[PositionChanged] = []
         self._turn = 0
@@ -252,7 +256,11 @@ class FetcherCore:
         for state in self._assigned.values():
             self._plan(state, by_node, full_nodes, now_ms)
         for node_id, planned in by_node.items():
-            if node_id not in full_nodes and not self._fetching.get(node_id):
+            # A fetch under way may be parked for long. One that asks for more replaces it: the
+            # broker then answers the older one at once.
+            under_way = self._fetching.get(node_id, 0)
+            asks_more = any(state.asked_round == 0 for state, _ in planned)
+            if node_id not in full_nodes and (not under_way or (asks_more and under_way == 1)):
                 self._fetch(node_id, planned, now_ms)
 
     def _on_ended(self, ended: Ended, now_ms: int) -> None:
@@ -302,6 +310,7 @@ class FetcherCore:
         if state.fetched is not None:
             state.lookup_from = state.fetched.position
         state.fetched = None
+        state.asked_round = 0
         self._needs_tick = True
 
     def _drop_lookup(self, state: _Assigned) -> None:
@@ -314,6 +323,7 @@ class FetcherCore:
         state.fetched = FetchedPartition(
             state.topic, state.partition, offset, self.config.check_crcs
         )
+        state.asked_round = 0
         state.failure = None
         state.failures = 0
         state.retry_at_ms = 0
@@ -354,8 +364,6 @@ class FetcherCore:
         if fetched.has_unread_chunk:
             full_nodes.add(leader.node_id)
             return
-        if self._fetching.get(leader.node_id):
-            return
         ready_ms = max(state.retry_at_ms, self.cluster.router.ready_ms(leader.node_id))
         if ready_ms > now_ms or not self.cluster.router.is_ready(leader.node_id, now_ms):
             self.cluster.request_refresh(now_ms)
@@ -390,8 +398,11 @@ class FetcherCore:
             isolation=Isolation.READ_UNCOMMITTED,
             parts=tuple(part for _, part in planned),
         )
+        for state, _ in planned:
+            state.asked_round = self._fetch_round
         context = _Sent(
             node_id,
+            self._fetch_round,
             tuple(
                 (state, state.fetched, part.fetch_offset)
                 for state, part in planned
@@ -399,11 +410,14 @@ class FetcherCore:
             ),
         )
         timeout_ms = self.config.fetch_max_wait_ms + self.config.request_timeout_ms
-        self._fetching[node_id] = 1
+        self._fetching[node_id] = self._fetching.get(node_id, 0) + 1
         self.cluster.send(node_id, request, (), context, timeout_ms, now_ms)
 
     def _on_fetched(self, sent: _Sent, ended: Ended, now_ms: int) -> None:
-        self._fetching[sent.node_id] = 0
+        self._fetching[sent.node_id] -= 1
+        for state, _, _ in sent.parts:
+            if state.asked_round == sent.fetch_round:
+                state.asked_round = 0
         if not isinstance(ended.answer, FetchResponse):
             self.cluster.request_refresh(now_ms)
             return

@@ -61,6 +61,8 @@ class Intake:
         self._kind = config.partitioner
         self.is_exhausted = False
         """Somebody waits for memory: unfilled batches are to be sent."""
+        self.sticky_batches: dict[str, ProducerBatch] = {}
+        """By topic: the batch that keyless records go to, for as long as it has a builder."""
         self.sealed_queue: PartitionQueue | None = None
         """Where a batch was closed since somebody last cleared this: the sender may have work."""
 
@@ -68,10 +70,12 @@ class Intake:
         """Follow the metadata: topics that came, went, or are others under the old name."""
         for name in [name for name in self._topics if name not in self._metadata.topics]:
             del self._topics[name]
+            self.sticky_batches.pop(name, None)
         for name, state in self._metadata.topics.items():
             known = self._topics.get(name)
             if known is None or known.state.topic_id != state.topic_id:
                 self._topics[name] = TopicIntake(state, self._config)
+                self.sticky_batches.pop(name, None)
             elif known.state is not state:
                 known.state = state
                 known.queues += [
@@ -97,7 +101,8 @@ class Intake:
         ApiError for a partition that the topic has not; RecordTooLarge; TypeError and ValueError
         for what is no record. A refused record leaves no trace.
         """
-        queue = self._queue(self._topics[topic], key, partition)
+        intake = self._topics[topic]
+        queue = self._queue(intake, key, partition)
         batch = queue.open
         if batch is not None:
             builder = batch.builder
@@ -107,10 +112,8 @@ class Intake:
                 batch.record_count = index + 1
                 return make_handle((batch, index, timestamp_ms))
             self._close(queue)
-            queue = self._queue(self._topics[topic], key, partition)
-        return self._append_first(
-            self._topics[topic], queue, timestamp_ms, key, value, headers, clock
-        )
+            queue = self._queue(intake, key, partition)
+        return self._append_first(intake, queue, timestamp_ms, key, value, headers, clock)
 
     def extend(
         self,
@@ -185,9 +188,12 @@ class Intake:
             self.is_exhausted = True
             return None
         self._accumulator.open_batch(queue, intake.limit_bytes, clock())
-        return self._accumulator.append_first(
+        handle = self._accumulator.append_first(
             queue, timestamp_ms, key, value, headers, intake.size_max_bytes
         )
+        if queue.partition == intake.sticky:
+            self.sticky_batches[queue.topic] = handle[0]
+        return handle
 
     def _close(self, queue: PartitionQueue) -> None:
         self._accumulator.seal_open(queue, is_full=True)

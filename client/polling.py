@@ -33,9 +33,11 @@ class PollingDriver:
         self._connections = connections
         self._on_effect = on_effect
 
-    def turn(self, timeout_ms: int) -> None:
-        """Act on what has arrived; wait for something for at most `timeout_ms`."""
+    def turn(self, timeout_ms: int, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Act on what is due; unless it `is_over` then, wait for something to arrive and act."""
         self._handle([Tick()])
+        if is_over():
+            return
         due_ms = self._core.next_deadline_ms() - monotonic_ms()
         events = self._connections.poll(max(0, min(timeout_ms, due_ms)))
         self._handle([*events, Tick()])
@@ -46,7 +48,7 @@ class PollingDriver:
             left_ms = deadline_ms - monotonic_ms()
             if left_ms <= 0:
                 return False
-            self.turn(left_ms)
+            self.turn(left_ms, is_over)
         return True
 
     def _handle(self, events: Sequence[Event]) -> None:

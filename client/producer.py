@@ -8,8 +8,8 @@ thread runs `sender.ProducerCore` on `connection.Connections` and tells everybod
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
+from time import time_ns
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -19,7 +19,13 @@ from client.accumulator import PartitionQueue
 from client.chance import drawing
 from client.config import ProducerConfig, build_config
 from client.connection import Connections, monotonic_ms
-from client.delivery import Completed, ProducerBatch, RangeHandle, RecordHandle
+from client.delivery import (
+    Completed,
+    ProducerBatch,
+    RangeHandle,
+    RecordHandle,
+    make_handle,
+)
 from client.errors import BufferFull, ClientTimeout, ClosedError
 from client.events import Tick
 from client.sender import ProducerCore, ProducerEffect
@@ -52,6 +58,7 @@ class Producer:
         self._on_delivery = on_delivery
         self._core = ProducerCore(self.config, drawing(seed), self._wait_for_batch)
         self._intake = self._core.intake
+        self._sticky_batches = self._intake.sticky_batches
         self._connections = Connections(self.config)
         self._lock = threading.Lock()
         """Guards the core. Never held while waiting."""
@@ -90,7 +97,31 @@ class Producer:
         RecordTooLarge, BufferFull, ClosedError, TypeError and ValueError for what is no record.
         """
         if timestamp_ms is None:
-            timestamp_ms = time.time_ns() // 1_000_000
+            timestamp_ms = time_ns() // 1_000_000
+        if key is None and partition is None and on_delivery is None:
+            # Most records: no key, and the batch they go to is there and has room.
+            with self._lock:
+                batch = self._sticky_batches.get(topic)
+                if (
+                    batch is not None
+                    and (builder := batch.builder) is not None
+                    and builder.append(timestamp_ms, None, value, headers)
+                ):
+                    index = batch.record_count
+                    batch.record_count = index + 1
+                    return make_handle((batch, index, timestamp_ms))
+        return self._send(topic, value, key, headers, partition, timestamp_ms, on_delivery)
+
+    def _send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp_ms: int,
+        on_delivery: Callable[[RecordHandle], object] | None,
+    ) -> RecordHandle:
         intake = self._intake
         with self._lock:
             if intake.knows(topic) and not self._is_closed:
@@ -103,11 +134,10 @@ class Producer:
                     if handle[1] == 0 or intake.sealed_queue is not None:
                         self._nudge(handle[0])
                     return handle
-        stamped_ms = timestamp_ms
 
         def attempt() -> RecordHandle | None:
             accepted = intake.append(
-                topic, value, key, headers, partition, stamped_ms, monotonic_ms
+                topic, value, key, headers, partition, timestamp_ms, monotonic_ms
             )
             if accepted is not None and on_delivery is not None:
                 accepted[0].callbacks.append((accepted, on_delivery))
@@ -126,7 +156,7 @@ class Producer:
 
         Raises as `send`; the records before the offending one are queued then.
         """
-        stamped_ms = time.time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
+        stamped_ms = time_ns() // 1_000_000 if timestamp_ms is None else timestamp_ms
         ranges: list[tuple[ProducerBatch, int, int, int]] = []
         start = 0
 
@@ -243,6 +273,7 @@ class Producer:
             if self._is_stopping:
                 return
             self._is_closed = True
+            self._sticky_batches = {}
             self._intake.seal_all()
             batches = self._core.unfinished()
             self._wake()
