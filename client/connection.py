@@ -177,9 +177,10 @@ class Connections:
             try:
                 link = self._connect(effect.peer, effect.address)
             except zmq.ZMQError:
-                # No address at all, by its form: the same as one where nobody listens.
+                # An address of impossible form, or no descriptor left: the same as nobody there.
                 self._events.append(Disconnected(effect.peer, (effect.correlation_id,)))
-                self._close_link(effect.peer, self._links[effect.peer])
+                if effect.peer in self._links:
+                    self._close_link(effect.peer, self._links[effect.peer])
                 return
         kind = frames.Kind.ONEWAY if effect.one_way else frames.Kind.REQUEST
         parts = frames.encode(kind, effect.correlation_id, effect.body, effect.payload)
@@ -226,7 +227,8 @@ class Connections:
         """Drop all connections with what is queued on them."""
         for peer, link in list(self._links.items()):
             self._close_link(peer, link)
-        self._context.term()
+        # Not term(): it waits for ever for a socket that an error left open.
+        self._context.destroy(0)
         os.close(self._wake_read)
         os.close(self._wake_write)
 

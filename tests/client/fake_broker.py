@@ -7,6 +7,7 @@ chosen by the system. There is no replication: every node sees the same logs.
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -194,9 +195,7 @@ class FakeCluster:
         self._stopping = True
         os.write(self._wake_write, b"w")
         self._thread.join()
-        for socket in self._sockets.values():
-            socket.close(0)
-        self._context.term()
+        self._context.destroy(0)
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -213,7 +212,15 @@ class FakeCluster:
         socket = self._context.socket(zmq.ROUTER)
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.ROUTER_MANDATORY, 1)
-        socket.bind(f"tcp://127.0.0.1:{self.ports.get(node, '*')}")
+        while True:
+            try:
+                socket.bind(f"tcp://127.0.0.1:{self.ports.get(node, '*')}")
+                break
+            except zmq.ZMQError as error:
+                # ZeroMQ gives a port back a moment after its socket was closed.
+                if error.errno != zmq.EADDRINUSE:
+                    raise
+                select.select([], [], [], 0.005)
         self.ports[node] = int(socket.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         self._sockets[node] = socket
 
