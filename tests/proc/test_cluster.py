@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,12 +167,18 @@ def test_a_foreign_record_is_refused(tmp_path: Path) -> None:
         Cluster.open(tmp_path)
 
 
-def test_a_signal_never_reaches_a_stranger() -> None:
+def test_a_signal_never_reaches_a_stranger(tmp_path: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     try:
-        alike = ProcessId(stranger.pid, 1, "an earlier boot")
-        assert state_of(alike) is ProcessState.GONE
-        assert not send_signal(alike, signal.SIGKILL)
+        columns = Path(f"/proc/{stranger.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        itself = ProcessId(stranger.pid, int(columns[19]), boot_id())
+        assert state_of(itself) is ProcessState.RUNNING
+        for alike in (
+            replace(itself, start_ticks=itself.start_ticks - 1),
+            replace(itself, boot_id="an earlier boot"),
+        ):
+            assert state_of(alike) is ProcessState.GONE
+            assert not send_signal(alike, signal.SIGKILL)
         assert stranger.poll() is None
     finally:
         stranger.kill()

@@ -37,6 +37,13 @@ def test_a_port_in_use_or_to_be_avoided_moves_the_claim() -> None:
         assert not set(third.ports) & set(ports)
 
 
+def test_a_claim_near_the_ephemeral_range_goes_on_below() -> None:
+    last_block = ephemeral_low() - BLOCK_SIZE
+    with claim_ports(2 * BLOCK_SIZE, first_port=last_block) as claim:
+        assert max(claim.ports) < ephemeral_low()
+        assert min(claim.ports) < last_block
+
+
 def test_too_many_ports_are_refused_and_nothing_stays_locked() -> None:
     with pytest.raises(NoFreePorts, match="no 1000000 free ports"):
         claim_ports(1_000_000)
