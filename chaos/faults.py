@@ -100,6 +100,8 @@ class Timing:
     duration_max_ms: int = 4_000
     gap_min_ms: int = 2_000
     gap_max_ms: int = 3_500
+    restart_ms: int = 1_500
+    """Added to the gap after a kill: a process takes so long to start and to open its logs."""
     tail_ms: int = 1_000
     """No fault holds during the last so many ms of the load."""
 
@@ -170,6 +172,8 @@ def schedule(
             round_kinds = list(shuffled(draw, "fault order", kinds))
         faults.append(_fault(draw, now_ms, duration_ms, round_kinds.pop(0)))
         now_ms += duration_ms + draw("fault gap", timing.gap_min_ms, timing.gap_max_ms)
+        if faults[-1].kind is FaultKind.KILL:
+            now_ms += timing.restart_ms
     return tuple(faults)
 
 

@@ -38,7 +38,8 @@ def test_faults_keep_their_bounds(seed: int, load_ms: int, kinds: set[FaultKind]
         assert (fault.shape is not None) == (fault.kind is FaultKind.PARTITION)
         assert (fault.latency_ms > 0) == (fault.kind is FaultKind.SLOW)
     for earlier, later in pairwise(faults):
-        gap_ms = later.start_ms - earlier.end_ms
+        restart_ms = timing.restart_ms if earlier.kind is FaultKind.KILL else 0
+        gap_ms = later.start_ms - earlier.end_ms - restart_ms
         assert timing.gap_min_ms <= gap_ms <= timing.gap_max_ms
 
 
