@@ -142,6 +142,8 @@ def add_facts(evidence: Evidence, node: int, lines: Iterable[bytes]) -> None:
     """Facts of one node from the lines of its file."""
     facts = evidence.facts.setdefault(node, [])
     for line in lines:
+        if not line.strip():
+            continue  # what each new process begins its part of the file with
         try:
             raw = json.loads(line)
         except ValueError:

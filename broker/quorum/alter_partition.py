@@ -7,6 +7,8 @@ deposed controller, which must not judge.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.quorum.elections import changed, settle
 from broker.quorum.image import MetadataImage, PartitionImage
 from broker.quorum.records import PartitionChanged
@@ -24,6 +26,9 @@ def alter_partitions(
     """Records for what is accepted, a result for each part. The sender's epoch is checked already.
 
     A success carries the partition's state after the change; an error carries -1 and no ISR.
+    INELIGIBLE_REPLICA moves the partition epoch on: an earlier copy of the proposal that is still
+    under way can then never be accepted, even when the member has become eligible, and the leader
+    may forget it as soon as it sees the new epoch.
     """
     records: list[PartitionChanged] = []
     results: list[AlterPartitionPartResult] = []
@@ -32,6 +37,9 @@ def alter_partitions(
         name = (part.topic_id, part.partition)
         partition = altered.get(name) or image.partition(*name)
         error = _judge(image, partition, request.node_id, part)
+        if error is ErrorCode.INELIGIBLE_REPLICA and partition is not None:
+            altered[name] = replace(partition, partition_epoch=partition.partition_epoch + 1)
+            records.append(changed(*name, altered[name]))
         if error is not ErrorCode.NONE:
             results.append(AlterPartitionPartResult(*name, error, -1, -1, -1, ()))
             continue

@@ -182,15 +182,13 @@ class Partition:
     ) -> None:
         """The controller's word on the pending change.
 
-        Only INELIGIBLE_REPLICA proves that it was refused and always will be: back to the committed
-        ISR. After any other error the change may have been made, or still be: it stays pending
-        (and counts in the maximal ISR) until the metadata log says more.
+        After any error the change may have been made, or an earlier copy of the request may yet
+        arrive: it stays pending (and counts in the maximal ISR) until the metadata log shows a
+        newer partition epoch, which makes every copy stale. A refusal writes one too.
         """
         if self.pending_isr is None or self.role is not PartitionRole.LEADER:
             return
-        if error is ErrorCode.INELIGIBLE_REPLICA:
-            self.pending_isr = None
-        elif (
+        if (
             error is ErrorCode.NONE
             and leader_epoch == self.leader_epoch
             and partition_epoch >= self.partition_epoch

@@ -218,6 +218,9 @@ class ReplicaManager:
                     result.error, result.leader_epoch, result.partition_epoch, result.isr
                 )
                 self.touched[partition.key] = partition
+                if result.error is ErrorCode.NOT_CONTROLLER:
+                    # Judged by a controller that knows less than we do: ask its successor.
+                    self.unproposed[partition.key] = None
 
     def repropose(self, request: AlterPartitionRequest) -> None:
         """The request may or may not have arrived: send what is still pending once more."""
