@@ -72,24 +72,32 @@ class LogManager:
         """
         self._recovery_points = load_offsets(self._disk, RECOVERY_POINT_PATH)
         self._high_watermarks = load_offsets(self._disk, HIGH_WATERMARK_PATH)
+        for key, (path, name) in sorted(self._directories().items()):
+            yield from self._recover_one(path, name, key)
+            yield
+        self._report_missing()
+
+    def _directories(self) -> dict[LogKey, tuple[str, str]]:
+        """(path, topic name) of every log. CorruptFile for a name that is not ours: it may be that
+        of a log, which must not silently begin anew."""
+        directories: dict[LogKey, tuple[str, str]] = {}
         for entry in self._disk.list_dir(LOGS_DIRECTORY):
             path = f"{LOGS_DIRECTORY}/{entry}"
             parsed = parse_directory(entry)
             if parsed is not None:
-                yield from self._recover_one(path, *parsed)
-                yield
+                name, partition, topic_id = parsed
+                if (topic_id, partition) in directories:
+                    other = directories[topic_id, partition][0]
+                    raise CorruptFile(path, 0, f"the same log as {other}: move one elsewhere")
+                directories[topic_id, partition] = (path, name)
             elif entry.endswith(REMOVED_SUFFIX):
                 self._removals.append(path)
             elif not SET_ASIDE.fullmatch(entry):
                 raise CorruptFile(path, 0, "no log has such a name: move it elsewhere")
-        self._report_missing()
+        return directories
 
-    def _recover_one(
-        self, path: str, name: str, partition: int, topic_id: str
-    ) -> Generator[None, None, None]:
-        key = (topic_id, partition)
-        if key in self._logs:
-            raise CorruptFile(path, 0, f"the same log as {self._logs[key].directory}")
+    def _recover_one(self, path: str, name: str, key: LogKey) -> Generator[None, None, None]:
+        topic_id, partition = key
         found = LogFound(
             path,
             topic_id,

@@ -42,6 +42,7 @@ from broker.wire.batch_header import HEADER_BYTES, MAGIC, BatchHeader, read_head
 from broker.wire.record_batch import verify_crc
 
 SLICE_BYTES = 4_194_304
+SLICE_BATCHES = 500
 SLICE_HEADERS = 1_000
 """A slice of work between two yields takes a few milliseconds at most."""
 WINDOW_BYTES = 1_048_576
@@ -142,7 +143,7 @@ class _Scan:
             position = yield from self._read_headers(segment)
         self._producers.take_snapshot(self._next_offset)
         window = _Window(segment)
-        verified_bytes = 0
+        verified_bytes = verified_count = 0
         while position < segment.size_bytes:
             problem = self._problem(window, position)
             if problem is not None:
@@ -152,8 +153,9 @@ class _Scan:
             self._take(segment, position, header)
             position += header.size_bytes
             verified_bytes += header.size_bytes
-            if verified_bytes >= SLICE_BYTES:
-                verified_bytes = 0
+            verified_count += 1
+            if verified_bytes >= SLICE_BYTES or verified_count >= SLICE_BATCHES:
+                verified_bytes = verified_count = 0
                 yield
         return position
 
