@@ -32,6 +32,7 @@ from broker.handlers.producer_ids import ProducerIdHandler
 from broker.lifecycle import BrokerLifecycle, Phase
 from broker.log.log_manager import LogManager
 from broker.outbox import Outbox
+from broker.ports import Disk
 from broker.purgatory import Purgatory
 from broker.quorum.answers import refuse
 from broker.quorum.image import MetadataDelta, MetadataImage
@@ -58,7 +59,14 @@ from broker.wire.messages import (
 )
 
 RECOVERY = "recovery"
+SHUTDOWN_PATH = "last-shutdown"
+RUNNING, CLEAN = b"running\n", b"clean\n"
 EARLY_REQUESTS_MAX = 1_000
+
+
+def shutdown_was_clean(disk: Disk) -> bool:
+    """Whether the process before this one stopped with everything on disk."""
+    return disk.exists(SHUTDOWN_PATH) and disk.read_whole(SHUTDOWN_PATH) == CLEAN
 
 
 class BrokerPart:
@@ -83,6 +91,9 @@ class BrokerPart:
         self.list_offsets = ListOffsetsHandler(self.replicas, outbox)
         self.producer_ids = ProducerIdHandler(config.node_id, channel, outbox)
         self._recovery: Iterator[None] | None = None
+        self._is_marked_running = False
+        self._is_stopping = False
+        self.is_stopped = False
         self._early: list[Received] = []
         """Clients' requests that came before this broker may serve."""
         self._alter_in_flight = False
@@ -101,6 +112,7 @@ class BrokerPart:
 
     def start(self) -> None:
         self._recovery = self.logs.recover()
+        self.outbox.add(Store(SHUTDOWN_PATH, 0, RUNNING))
         self.outbox.add(Resume(RECOVERY))
 
     def on_continue(self, event: Continue, now_ms: int) -> None:
@@ -117,6 +129,8 @@ class BrokerPart:
 
     def _maybe_recovered(self, now_ms: int) -> None:
         if self.lifecycle.phase is not Phase.RECOVERING or self._recovery is not None:
+            return
+        if not self._is_marked_running:
             return
         if any(log.synced_end < log.log_end_offset for log in self.logs.all()):
             return
@@ -155,7 +169,7 @@ class BrokerPart:
     def on_request(self, event: Received, now_ms: int) -> bool:
         """True when the request is one that brokers answer."""
         connection, correlation_id, body = event.connection, event.correlation_id, event.body
-        if not self.replicas.is_active:
+        if not self.replicas.is_active or self._is_stopping:
             return self._keep_early(event)
         match body:
             case ProduceRequest():
@@ -203,6 +217,8 @@ class BrokerPart:
 
     def on_answered(self, event: Answered, now_ms: int) -> None:
         if isinstance(event.body, FetchResponse):
+            if self._is_stopping:
+                return  # nothing is appended behind the mark of a clean stop
             self.replicas.on_fetch_response(
                 event.peer, event.correlation_id, event.body, tuple(event.payload), now_ms
             )
@@ -282,13 +298,52 @@ class BrokerPart:
     def on_synced(self, token: SyncToken, now_ms: int) -> None:
         self.replicas.on_synced(token)
         self._maybe_recovered(now_ms)
+        self._maybe_stopped()
 
     def on_storage_failed(self, reason: str) -> None:
         """A sync failed: nothing unsynced may be trusted again. Answer who waits, then stop."""
         self.produce.fail_all(tuple(self.replicas.partitions.values()), ErrorCode.STORAGE_ERROR)
         self.outbox.add(Halt(f"the disk failed: {reason}"))
 
-    def on_stored(self, path: str, generation: int) -> None:
+    # -- a stop in good order --------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Sync every log; when all is on disk, say so for the next process. Nothing new is taken.
+
+        A process that never registered may not call clean what it found unclean: its registration
+        is what tells the controller of the loss.
+        """
+        self._is_stopping = True
+        for log in self.logs.all():
+            request = log.sync_request(force=True)
+            if request is not None:
+                self.outbox.add(sync_effect((log.topic_id, log.partition), request))
+        self._maybe_stopped()
+
+    def _maybe_stopped(self) -> None:
+        if not self._is_stopping or self.is_stopped:
+            return
+        if any(log.synced_end < log.log_end_offset for log in self.logs.all()):
+            return
+        if self.lifecycle.broker_epoch >= 0 or self.lifecycle.clean_shutdown:
+            self.outbox.add(Store(SHUTDOWN_PATH, 1, CLEAN))
+        else:
+            self.is_stopped = True
+
+    def on_store_failed(self, path: str, reason: str) -> None:
+        """A checkpoint that was not written leaves the older one, which is as true; without the
+        mark that we run, the next process could take a crash for a clean stop."""
+        if path != SHUTDOWN_PATH:
+            self.logs.on_store_failed(path)
+        elif not self._is_stopping:
+            self.outbox.add(Halt(f"{path} cannot be written: {reason}"))
+
+    def on_stored(self, path: str, generation: int, now_ms: int) -> None:
+        if path == SHUTDOWN_PATH:
+            self._is_marked_running = True
+            self.is_stopped = generation == 1
+            self._maybe_recovered(now_ms)
+            return
         for request in self.logs.on_stored(path):
             self.outbox.add(Store(request.path, generation, request.data))
 

@@ -82,7 +82,7 @@ class NodeConfig:
 
 
 KAFKA_TIMING: dict[str, int] = {
-    "controller_quorum_heartbeat_ms": 500,
+    "controller_quorum_heartbeat_ms": 300,
     "controller_quorum_election_timeout_ms": 1_000,
     "controller_quorum_check_ms": 3_000,
     "broker_heartbeat_interval_ms": 2_000,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from broker.broker_part import BrokerPart
+from broker.broker_part import BrokerPart, shutdown_was_clean
 from broker.config import NodeConfig
 from broker.controller_channel import ControllerChannel
 from broker.controller_host import ControllerHost
@@ -52,7 +52,6 @@ from broker.wire.messages import (
 )
 
 FAR_MS = 2**62
-CLEAN_SHUTDOWN_PATH = "clean-shutdown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +108,8 @@ class NodeCore:
                 config.controller_request_timeout_ms,
             )
         if config.is_broker:
-            lifecycle = BrokerLifecycle(
-                config, identity.disk_id, incarnation, disk.exists(CLEAN_SHUTDOWN_PATH)
-            )
+            was_clean = shutdown_was_clean(disk)
+            lifecycle = BrokerLifecycle(config, identity.disk_id, incarnation, was_clean)
             logs = LogManager(disk, index_interval_bytes=config.log_index_interval_bytes)
             self.broker = BrokerPart(config, logs, lifecycle, self.channel, self.outbox)
 
@@ -167,10 +165,11 @@ class NodeCore:
                 self._on_sync_failed(token, reason)
             case Stored(path, generation):
                 if self.broker is not None:
-                    self.broker.on_stored(path, generation)
-            case StoreFailed():
-                # A checkpoint that was not written leaves the older one, which is as true.
+                    self.broker.on_stored(path, generation, now_ms)
+            case StoreFailed(path, _, reason):
                 self._count("store_failures")
+                if self.broker is not None:
+                    self.broker.on_store_failed(path, reason)
             case Continue():
                 if self.broker is not None:
                     self.broker.on_continue(event, now_ms)
@@ -291,6 +290,16 @@ class NodeCore:
                 self.driver.on_sync_failed(token, reason)
         elif self.broker is not None:
             self.broker.on_storage_failed(reason)
+
+    def stop(self) -> list[Effect]:
+        """Begin to stop in good order. Go on calling `handle` until `is_stopped`."""
+        if self.broker is not None:
+            self.broker.stop()
+        return self.outbox.take()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.broker is None or self.broker.is_stopped
 
     def on_disk_error(self, error: DiskError) -> list[Effect]:
         """A write failed and what it left is unknown: answer who waits, then stop (fail-stop)."""

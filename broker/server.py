@@ -48,6 +48,7 @@ logger = logging.getLogger("prozess.node")
 POLL_MS_MAX = 100
 """The loop turns at least this often, so that a longer gap proves a pause of the process."""
 WORKERS = 3
+STOP_MS_MAX = 5_000
 
 
 class FactLog:
@@ -140,9 +141,19 @@ class Server:
             last_turn_ms = now_ms
             self._turn(events, now_ms)
             self._note_turn(clock.now_ms() - now_ms)
+        if self.halted is None:
+            self._stop_in_good_order()
         if self.halted is not None:
             logger.error("halt: %s", self.halted)
         return 1 if self.halted is not None else 0
+
+    def _stop_in_good_order(self) -> None:
+        """Sync what is unsynced and leave a mark; give up after a while, which costs only speed."""
+        deadline_ms = clock.now_ms() + STOP_MS_MAX
+        self._execute(self.core.stop())
+        while self.halted is None and not self.core.is_stopped and clock.now_ms() < deadline_ms:
+            self._turn(self._wait(), clock.now_ms())
+        logger.info("stopped %s", "cleanly" if self.core.is_stopped else "without a clean mark")
 
     def _wait(self) -> list[Event]:
         timeout_ms = 0

@@ -68,6 +68,7 @@ NEVER: dict[str, tuple[str, ...]] = {
     "broker.handlers": ("broker.core", "broker.server", "broker.runtime"),
     "broker": ("client", "chaos"),
     "client": ("chaos",),
+    "client.cli": (),
     "chaos.sim": ("broker.server", "broker.runtime", "chaos.proc"),
 }
 

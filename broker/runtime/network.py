@@ -158,8 +158,8 @@ class Network:
     def _drain_listener(self, plane: Plane, socket: zmq.Socket[bytes], events: list[Event]) -> None:
         size_bytes = 0
         for _ in range(MESSAGES_PER_TURN_MAX if plane is Plane.BROKER else 100_000):
-            parts = _receive(socket)
-            if parts is None or size_bytes > BYTES_PER_TURN_MAX:
+            parts = _receive(socket) if size_bytes < BYTES_PER_TURN_MAX else None
+            if parts is None:
                 return
             size_bytes += sum(len(part) for part in parts)
             message = self._decode(parts[1:])

@@ -121,8 +121,10 @@ class SimCluster:
         for node in self.nodes.values():
             if node.core is None or node.core.broker is None:
                 return False
+            if not node.core.broker.replicas.is_active:
+                return False
             images.append(node.core.image.index)
-        if len(set(images)) != 1:
+        if len(set(images)) != 1 or not images[0]:
             return False
         for topic in next(iter(self.nodes.values())).core.image.topics.values():  # type: ignore[union-attr]
             for number, partition in enumerate(topic.partitions):

@@ -53,6 +53,7 @@ class SimNode:
         self.incarnation = 0
         self.paused = False
         self.halted: str | None = None
+        self._is_stopping = False
         self._inbox: list[Event] = []
         self._wake_ms = -1
         self._last_turn_ms = 0
@@ -69,6 +70,7 @@ class SimNode:
         assert self.core is None
         self.incarnation += 1
         self.halted = None
+        self._is_stopping = False
         self._inbox = []
         self._reply_to = {}
         name = f"{self.name}.{self.incarnation}"
@@ -85,6 +87,13 @@ class SimNode:
             self.disk.power_loss(self.cluster.choices.draw)
         else:
             self.disk.process_crash()
+
+    def stop(self) -> None:
+        """Ask the process to stop in good order; it is down once it has."""
+        assert self.core is not None
+        self._is_stopping = True
+        self._execute(self.core.stop())
+        self.wake()
 
     def pause(self) -> None:
         self.paused = True
@@ -132,6 +141,9 @@ class SimNode:
             self.cluster.on_halt(self, f"assertion: {error}")
             return
         self._execute(effects)
+        if self._is_stopping and self.core is not None and self.core.is_stopped:
+            self.core = None
+            self.disk.process_crash()
         if self.core is not None:
             until_ms = self.core.next_deadline_ms() - now_ms
             # As the real loop does, turn at least every 100 ms; never twice in one millisecond.
