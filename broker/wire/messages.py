@@ -8,6 +8,8 @@ dataclasses.
 Every partition is named by topic id, never by name: a recreated topic is another topic.
 """
 
+# tidy: table of the protocol's messages: fields and their meaning, no logic to break apart
+
 from __future__ import annotations
 
 from dataclasses import dataclass
