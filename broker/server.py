@@ -49,6 +49,7 @@ POLL_MS_MAX = 100
 """The loop turns at least this often, so that a longer gap proves a pause of the process."""
 WORKERS = 3
 STOP_MS_MAX = 5_000
+STALL_CHECK_MS = 500
 
 
 class FactLog:
@@ -114,6 +115,7 @@ class Server:
             self.facts = FactLog(path, config.node_id, self.incarnation)
         self.pending: list[Event] = []
         """Events that effects of the last turn gave rise to: the next turn comes at once."""
+        self._next_stall_check_ms = 0
         self.halted: str | None = None
         self.stop_requested = False
         self.core.counters["pid"] = os.getpid()
@@ -161,7 +163,10 @@ class Server:
             until_ms = self.core.next_deadline_ms() - clock.now_ms()
             timeout_ms = min(max(until_ms, 0), POLL_MS_MAX)
         events = self.network.poll(timeout_ms)
-        self.workers.give_up_on_stalled(self.config.disk_stall_ms_max)
+        now_ms = clock.now_ms()
+        if now_ms >= self._next_stall_check_ms:
+            self._next_stall_check_ms = now_ms + STALL_CHECK_MS
+            self.workers.give_up_on_stalled(self.config.disk_stall_ms_max)
         events += self.workers.completed()
         pending, self.pending = self.pending, []
         return events + pending

@@ -39,6 +39,10 @@ from broker.wire.bounded_msgpack import MalformedMessage
 
 COPY_BELOW_BYTES = 16_384
 """Smaller frames are copied: a small zero-copy frame pins its whole receive buffer."""
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.SNDMORE) | int(zmq.NOBLOCK)
+"""As plain integers: combining the enumeration's members anew for each frame costs as much as the
+call."""
 MESSAGES_PER_TURN_MAX = 512
 BYTES_PER_TURN_MAX = 8 * 1_048_576
 FRAME_BYTES_MAX = 64 * 1_048_576
@@ -199,7 +203,7 @@ class Network:
             frames.Kind.RESPONSE, effect.correlation_id, effect.body, effect.payload
         )
         try:
-            socket.send(effect.connection.routing_id, zmq.SNDMORE | zmq.NOBLOCK)
+            socket.send(effect.connection.routing_id, _MORE)
             _send_parts(socket, parts)
         except zmq.Again:
             self._count("replies_dropped_slow_peer")
@@ -262,12 +266,12 @@ def _receive(socket: zmq.Socket[bytes]) -> list[Buffer] | None:
     """One message's frames, or None when nothing is there. Too many frames are cut off: the codec
     refuses the rest, but all of them must leave the queue."""
     try:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(_NOBLOCK, copy=False)
     except zmq.Again:
         return None
     parts: list[Buffer] = [_contents(frame)]
     while frame.more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(_NOBLOCK, copy=False)
         if len(parts) <= FRAMES_MAX:
             parts.append(_contents(frame))
     return parts
@@ -280,5 +284,5 @@ def _contents(frame: zmq.Frame) -> Buffer:
 def _send_parts(socket: zmq.Socket[bytes], parts: Sequence[Buffer]) -> None:
     last = len(parts) - 1
     for index, part in enumerate(parts):
-        flags = zmq.NOBLOCK if index == last else zmq.NOBLOCK | zmq.SNDMORE
+        flags = _NOBLOCK if index == last else _MORE
         socket.send(part, flags, copy=len(part) < COPY_BELOW_BYTES)
