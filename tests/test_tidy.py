@@ -92,7 +92,20 @@ PURE_PREFIXES = (
     "chaos.sim",
 )
 IMPURE_MODULES = frozenset(
-    "time random threading zmq asyncio socket select subprocess uuid secrets os tempfile".split()
+    {
+        "time",
+        "random",
+        "threading",
+        "zmq",
+        "asyncio",
+        "socket",
+        "select",
+        "subprocess",
+        "uuid",
+        "secrets",
+        "os",
+        "tempfile",
+    }
 )
 BANNED_CALLS_IN_PURE = frozenset({"hash", "id", "open", "print", "input"})
 
