@@ -39,7 +39,7 @@ from broker.lifecycle import BrokerLifecycle
 from broker.log.log_manager import LogManager
 from broker.metadata_feed import MetadataFeed
 from broker.outbox import Outbox
-from broker.ports import Disk, DiskError
+from broker.ports import Disk
 from broker.quorum.image import MetadataImage
 from broker.quorum.raft_driver import RAFT_LOG, RaftDriver
 from broker.quorum.record_text import describe_records
@@ -301,8 +301,9 @@ class NodeCore:
     def is_stopped(self) -> bool:
         return self.broker is None or self.broker.is_stopped
 
-    def on_disk_error(self, error: DiskError) -> list[Effect]:
-        """A write failed and what it left is unknown: answer who waits, then stop (fail-stop)."""
+    def on_disk_error(self, error: Exception) -> list[Effect]:
+        """A write failed and what it left is unknown, or a file does not hold what it must: answer
+        who waits, then stop (fail-stop)."""
         if self.broker is not None:
             self.broker.on_storage_failed(str(error))
         else:

@@ -174,7 +174,7 @@ class Server:
     def _turn(self, events: list[Event], now_ms: int) -> None:
         try:
             effects = self.core.handle(events, now_ms)
-        except DiskError as error:
+        except (DiskError, CorruptFile) as error:
             effects = self.core.on_disk_error(error)
         self._execute(effects)
 

@@ -7,7 +7,7 @@ effect on what the leader knows of the follower.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import NamedTuple
 
 from broker.events import Connection
 from broker.outbox import Outbox
@@ -30,6 +30,18 @@ ANSWER_BYTES_MAX = 1_048_576
 PARKED_MS_MAX = 60_000
 
 
+class _Look(NamedTuple):
+    """One part of a fetch, judged but not read."""
+
+    part: FetchPart
+    error: ErrorCode
+    partition: Partition | None
+    end_offset: int
+    """How far this fetcher may read."""
+    divergence: tuple[int, int] | None
+    """Where the fetcher's history parts from ours, if it does: an epoch and its end here."""
+
+
 class FetchHandler:
     def __init__(self, replicas: ReplicaManager, purgatory: Purgatory, outbox: Outbox) -> None:
         self.replicas = replicas
@@ -43,20 +55,21 @@ class FetchHandler:
     ) -> None:
         """A newer fetch of a connection, or of a follower, replaces the one that is parked."""
         self._answer_parked(connection)
+        looks = [self._look(request, part) for part in request.parts]
         if request.replica_id != CONSUMER_REPLICA_ID:
             parked_at = self._parked_of_follower.pop(request.replica_id, None)
             if parked_at is not None:
                 self._answer_parked(parked_at)
-            self._note_follower(request, now_ms)
+            self._note_follower(request, looks, now_ms)
         keys = tuple((part.topic_id, part.partition) for part in request.parts)
         wait_ms = min(max(request.max_wait_ms, 0), PARKED_MS_MAX)
         parked = ParkedFetch(connection, correlation_id, request, now_ms + wait_ms, keys)
-        if wait_ms and self._should_wait(request):
+        if wait_ms and _should_wait(request, looks):
             self.purgatory.park_fetch(parked)
             if request.replica_id != CONSUMER_REPLICA_ID:
                 self._parked_of_follower[request.replica_id] = connection
         else:
-            self.answer(parked)
+            self._answer(parked, looks)
 
     def _answer_parked(self, connection: Connection) -> None:
         parked = self.purgatory.take_fetch(connection)
@@ -65,21 +78,25 @@ class FetchHandler:
 
     def on_touched(self, parked: ParkedFetch) -> None:
         """Something a parked fetch names has changed: answer it if there is something to say."""
-        if not self._should_wait(parked.request):
+        looks = [self._look(parked.request, part) for part in parked.request.parts]
+        if not _should_wait(parked.request, looks):
             self.purgatory.take_fetch(parked.connection)
-            self.answer(parked)
+            self._answer(parked, looks)
 
     def answer(self, parked: ParkedFetch) -> None:
-        request = parked.request
-        budget = min(request.max_bytes, ANSWER_BYTES_MAX)
+        """Answer a fetch whose time is over, with whatever there is."""
+        self._answer(parked, [self._look(parked.request, part) for part in parked.request.parts])
+
+    def _answer(self, parked: ParkedFetch, looks: list[_Look]) -> None:
+        budget_bytes = min(parked.request.max_bytes, ANSWER_BYTES_MAX)
         results: list[FetchPartResult] = []
         frames: list[Buffer] = []
-        for part in request.parts:
-            result, data = self._read_part(request, part, budget)
-            results.append(result)
+        for look in looks:
+            data = _read(look, budget_bytes)
+            results.append(_result(look, bool(data)))
             if data:
                 frames.append(data)
-                budget -= len(data)
+                budget_bytes -= len(data)
         self._reply(parked, tuple(results), frames)
 
     def _reply(
@@ -89,7 +106,45 @@ class FetchHandler:
         response = FetchResponse(parked.request.fetch_round, self._counter, results)
         self.outbox.reply(parked.connection, parked.correlation_id, response, frames)
 
+    def _note_follower(self, request: FetchRequest, looks: list[_Look], now_ms: int) -> None:
+        """Count a follower's ends, once per fetch and only where its history is ours."""
+        for look in looks:
+            if look.error is ErrorCode.NONE and look.divergence is None:
+                assert look.partition is not None
+                look.partition.on_follower_fetch(
+                    request.replica_id,
+                    request.broker_epoch,
+                    request.fetch_round,
+                    min(look.part.synced_end, look.part.fetch_offset),
+                    now_ms,
+                )
+                self.replicas.touched[look.partition.key] = look.partition
+
     # -- one partition ---------------------------------------------------------------------------
+
+    def _look(self, request: FetchRequest, part: FetchPart) -> _Look:
+        error, partition = self._check(request, part)
+        if error is not ErrorCode.NONE or partition is None:
+            return _Look(part, error, partition, -1, None)
+        log = partition.log
+        is_consumer = request.replica_id == CONSUMER_REPLICA_ID
+        end_offset = partition.high_watermark if is_consumer else log.log_end_offset
+        divergence: tuple[int, int] | None = None
+        if part.fetch_offset < log.log_start_offset:
+            # Even when diverging: the cut would lie below our log (KAFKA-12996).
+            error = ErrorCode.OFFSET_OUT_OF_RANGE
+        elif part.last_fetched_epoch >= 0:
+            found = log.epochs.end_offset_for(part.last_fetched_epoch, log.log_end_offset)
+            if found is None:
+                error = ErrorCode.OFFSET_OUT_OF_RANGE
+            elif found[0] < part.last_fetched_epoch or found[1] < part.fetch_offset:
+                divergence = found
+        if error is ErrorCode.NONE and divergence is None and part.fetch_offset > end_offset:
+            # A consumer that saw more than a fresh leader yet knows as committed waits; beyond
+            # the log end nobody can be right.
+            waits = is_consumer and part.fetch_offset <= log.log_end_offset
+            error = ErrorCode.OFFSET_NOT_AVAILABLE if waits else ErrorCode.OFFSET_OUT_OF_RANGE
+        return _Look(part, error, partition, end_offset, divergence)
 
     def _check(self, request: FetchRequest, part: FetchPart) -> tuple[ErrorCode, Partition | None]:
         """Whether this broker may serve this fetcher; on success the partition is a leader."""
@@ -125,120 +180,50 @@ class FetchHandler:
             return ErrorCode.STALE_BROKER_EPOCH
         return ErrorCode.NONE
 
-    def _divergence(self, partition: Partition, part: FetchPart) -> tuple[int, int] | None:
-        """(-1, -1) when the fetcher's last batch is ours too, else where the histories part.
-        None when our log cannot tell."""
-        if part.last_fetched_epoch < 0:
-            return -1, -1
-        log = partition.log
-        found = log.epochs.end_offset_for(part.last_fetched_epoch, log.log_end_offset)
-        if found is None:
-            return None
-        if found[0] < part.last_fetched_epoch or found[1] < part.fetch_offset:
-            return found
-        return -1, -1
 
-    def _note_follower(self, request: FetchRequest, now_ms: int) -> None:
-        """Count a follower's ends, once per fetch and only where its history is ours."""
-        for part in request.parts:
-            error, partition = self._check(request, part)
-            if error is not ErrorCode.NONE or partition is None:
-                continue
-            log = partition.log
-            if not log.log_start_offset <= part.fetch_offset <= log.log_end_offset:
-                continue
-            if self._divergence(partition, part) != (-1, -1):
-                continue
-            partition.on_follower_fetch(
-                request.replica_id,
-                request.broker_epoch,
-                request.fetch_round,
-                min(part.synced_end, part.fetch_offset),
-                now_ms,
+def _should_wait(request: FetchRequest, looks: list[_Look]) -> bool:
+    """Whether nothing is worth an answer yet: no error, no divergence, too few bytes."""
+    available_bytes = 0
+    for look in looks:
+        if look.error is not ErrorCode.NONE or look.divergence is not None:
+            return False
+        assert look.partition is not None
+        if look.part.fetch_offset < look.end_offset:
+            if request.min_bytes <= 1:
+                return False
+            available_bytes += look.partition.log.size_between(
+                look.part.fetch_offset, look.end_offset
             )
-            self.replicas.touched[partition.key] = partition
+    return available_bytes < max(request.min_bytes, 1)
 
-    def _should_wait(self, request: FetchRequest) -> bool:
-        """Whether nothing is worth an answer yet: no error, no divergence, too few bytes."""
-        available = 0
-        for part in request.parts:
-            error, partition = self._check(request, part)
-            if error is not ErrorCode.NONE or partition is None:
-                return False
-            end = self._readable_end(request, partition)
-            if self._divergence(partition, part) != (-1, -1):
-                return False
-            if (
-                not partition.log.log_start_offset
-                <= part.fetch_offset
-                <= max(end, partition.high_watermark)
-            ):
-                return False
-            if part.fetch_offset < end:
-                available += partition.log.size_between(part.fetch_offset, end)
-        return available < max(request.min_bytes, 1)
 
-    def _readable_end(self, request: FetchRequest, partition: Partition) -> int:
-        if request.replica_id == CONSUMER_REPLICA_ID:
-            return partition.high_watermark
-        return partition.log.log_end_offset
+def _read(look: _Look, budget_bytes: int) -> bytes:
+    part = look.part
+    readable = look.error is ErrorCode.NONE and look.divergence is None
+    if not readable or part.fetch_offset >= look.end_offset or budget_bytes <= 0:
+        return b""
+    assert look.partition is not None
+    max_bytes = min(part.max_bytes, budget_bytes)
+    return look.partition.log.read(part.fetch_offset, max_bytes, look.end_offset)
 
-    def _read_part(
-        self, request: FetchRequest, part: FetchPart, budget_bytes: int
-    ) -> tuple[FetchPartResult, Buffer]:
-        error, partition = self._check(request, part)
-        if error is not ErrorCode.NONE or partition is None:
-            return self._empty(part, error, partition), b""
-        log = partition.log
-        end = self._readable_end(request, partition)
-        if part.fetch_offset < log.log_start_offset:
-            return self._empty(part, ErrorCode.OFFSET_OUT_OF_RANGE, partition), b""
-        divergence = self._divergence(partition, part)
-        if divergence is None:
-            return self._empty(part, ErrorCode.OFFSET_OUT_OF_RANGE, partition), b""
-        result = self._empty(part, ErrorCode.NONE, partition)
-        if divergence != (-1, -1):
-            return replace(
-                result, diverging_epoch=divergence[0], diverging_end_offset=divergence[1]
-            ), b""
-        if part.fetch_offset > end:
-            return self._beyond_end(request, part, partition, result), b""
-        if part.fetch_offset == end or budget_bytes <= 0:
-            return result, b""
-        data = log.read(part.fetch_offset, min(part.max_bytes, budget_bytes), end)
-        return (replace(result, has_batches=True) if data else result), data
 
-    def _beyond_end(
-        self,
-        request: FetchRequest,
-        part: FetchPart,
-        partition: Partition,
-        result: FetchPartResult,
-    ) -> FetchPartResult:
-        """A consumer that saw more than a fresh leader yet knows as committed waits; beyond the log
-        end nobody can be right."""
-        is_consumer = request.replica_id == CONSUMER_REPLICA_ID
-        if is_consumer and part.fetch_offset <= partition.log.log_end_offset:
-            return replace(result, error=ErrorCode.OFFSET_NOT_AVAILABLE)
-        return replace(result, error=ErrorCode.OFFSET_OUT_OF_RANGE)
-
-    def _empty(
-        self, part: FetchPart, error: ErrorCode, partition: Partition | None
-    ) -> FetchPartResult:
-        if partition is None:
-            return FetchPartResult(
-                part.topic_id, part.partition, error, -1, -1, -1, -1, -1, -1, -1, False
-            )
+def _result(look: _Look, has_batches: bool) -> FetchPartResult:
+    part, partition = look.part, look.partition
+    if partition is None:
         return FetchPartResult(
-            topic_id=part.topic_id,
-            partition=part.partition,
-            error=error,
-            leader_id=partition.leader_id,
-            leader_epoch=partition.leader_epoch,
-            high_watermark=partition.high_watermark,
-            log_start_offset=partition.log.log_start_offset,
-            log_end_offset=partition.log.log_end_offset,
-            diverging_epoch=-1,
-            diverging_end_offset=-1,
-            has_batches=False,
+            part.topic_id, part.partition, look.error, -1, -1, -1, -1, -1, -1, -1, False
         )
+    diverging_epoch, diverging_end_offset = look.divergence or (-1, -1)
+    return FetchPartResult(
+        part.topic_id,
+        part.partition,
+        look.error,
+        partition.leader_id,
+        partition.leader_epoch,
+        partition.high_watermark,
+        partition.log.log_start_offset,
+        partition.log.log_end_offset,
+        diverging_epoch,
+        diverging_end_offset,
+        has_batches,
+    )
