@@ -210,7 +210,9 @@ class TopicConfig:
 
     min_insync_replicas: int = 1
     flush: str = "ack"
-    """ack: counts once synced (group commit); async: Kafka's way; always: sync every append."""
+    """ack: bytes count once they are synced, one sync for all that was appended since the last;
+    async: Kafka's way, they count when written; always: Kafka's flush.messages=1, which as far as
+    anybody can see is ack: nothing counts before a sync that covers it."""
     segment_bytes: int = 134_217_728
     message_max_bytes: int = 1_048_588
 
