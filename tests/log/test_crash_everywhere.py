@@ -229,7 +229,7 @@ class Driver:
         self.leader_epoch = max(self.leader_epoch, self.log.last_batch_epoch)
 
 
-STEPS = 150
+STEPS = 120
 
 
 def crash_points(seed: int) -> int:
@@ -266,7 +266,7 @@ def lose(disk: SimDisk, power: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("power", ["process", "all", "none", "some"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_whatever_the_moment_of_the_crash(seed: int, power: str) -> None:
     for call in range(1, crash_points(seed) + 1):
         for part in ("torn", "after"):
@@ -275,7 +275,7 @@ def test_whatever_the_moment_of_the_crash(seed: int, power: str) -> None:
             driver.check_recovered()
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_crash_after_crash(seed: int) -> None:
     """process_crash, more work, power_loss, more work, power_loss: each time the word is kept."""
     for call in range(1, crash_points(seed) + 1, 3):

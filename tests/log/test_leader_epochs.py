@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.log.leader_epochs import LeaderEpochs
@@ -65,6 +65,7 @@ def test_truncate(end_offset: int, count: int) -> None:
     assert epochs.entries() == ENTRIES[:count]
 
 
+@settings(deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 30)), max_size=12))
 def test_entries_always_ascend(assigned: list[tuple[int, int]]) -> None:
     epochs = LeaderEpochs()

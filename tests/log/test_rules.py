@@ -469,14 +469,27 @@ def test_rule_10_below_the_marks_even_the_last_batch_is_damage() -> None:
         disk.store(path, disk.files()[path][: positions[7] + 70])
         manager = recovered(disk)
         assert manager.damaged == expected
+        if expected:
+            damage = manager.damages[0]
+            assert damage.position == positions[7]
+            assert damage.reason == "the batch is longer than the file"
 
 
-def test_rule_10_the_high_watermark_alone_makes_it_damage() -> None:
+@pytest.mark.parametrize(
+    ("torn_bytes", "reason"),
+    [
+        (0, "the log ends at 7 but held 8"),
+        (70, "the file ends within a batch, below 8, which was on disk"),
+    ],
+)
+def test_rule_10_the_high_watermark_alone_makes_it_damage(torn_bytes: int, reason: str) -> None:
     disk = SimDisk()
     path, positions = crashed(disk, marks=0)
     disk.store(HIGH_WATERMARK_PATH, f"1\n1\n{KEY[0]} 0 8\n".encode())
-    disk.store(path, disk.files()[path][: positions[7]])
-    assert recovered(disk).damages[0].reason == "the log ends at 7 but held 8"
+    disk.store(path, disk.files()[path][: positions[7] + torn_bytes])
+    damage = recovered(disk).damages[0]
+    assert damage.reason == reason
+    assert damage.position == positions[7]
 
 
 @pytest.mark.parametrize("moved_bytes", [0, -1, 1, 500])
