@@ -205,14 +205,16 @@ def consume(
     with client_errors(), Consumer(config) as consumer:
         wanted = _partitions(consumer, topic, partitions)
         ends = begin(consumer, wanted, start, exit_at_end=exit_at_end)
+        # sys.stdout.buffer is a raw file under PYTHONUNBUFFERED, and its writes may be short.
+        out = open(sys.stdout.fileno(), "wb", closefd=False)  # noqa: SIM115
         printer = Printer(
-            sys.stdout.buffer.write,
+            out.write,
             json_line if as_json else formatter,
             count_max=count,
             ends=ends,
         )
         try:
-            read(consumer, printer, ends, sys.stdout.buffer.flush)
+            read(consumer, printer, ends, out.flush)
         except BrokenPipeError:
             # Nobody reads on (as in `| head`). What is still buffered has nowhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

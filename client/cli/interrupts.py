@@ -12,6 +12,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Asked(Exception):
+    """A signal came: nothing more is to be read, and an unfinished line stays unsent."""
+
+
 class FinishRequest:
     """Installed while it is entered; main thread only."""
 
@@ -51,8 +55,10 @@ class FinishRequest:
         return 128 + self.asked
 
     def read(self, descriptor: int, size_bytes: int) -> bytes:
-        """As os.read, and empty once a signal came."""
+        """As os.read; raises Asked once a signal came."""
         ready: list[int] = []
         while not self.asked and not ready:
             ready, _, _ = select.select([descriptor, self._wake_read], [], [])
-        return b"" if self.asked else os.read(descriptor, size_bytes)
+        if self.asked:
+            raise Asked
+        return os.read(descriptor, size_bytes)

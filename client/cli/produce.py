@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -264,7 +265,7 @@ def _run(
     config: Any, shape: Shape, report: DeliveryReport, message_max_bytes: int, keep_going: bool
 ) -> int:
     """Everything from the first line to the last outcome; the exit code of a signal, or 0."""
-    from client.cli.interrupts import FinishRequest
+    from client.cli.interrupts import Asked, FinishRequest
     from client.errors import ClientTimeout
     from client.producer import Producer
 
@@ -281,7 +282,8 @@ def _run(
             wait_s=wait_s,
         )
         try:
-            _feed(pump, lambda size: finish.read(0, size), report, value_bytes_max)
+            with suppress(Asked):
+                _feed(pump, lambda size: finish.read(0, size), report, value_bytes_max)
             producer.flush(wait_s)
         except (KeyboardInterrupt, ClientTimeout):
             if not report.sent_count:
