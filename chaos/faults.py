@@ -98,6 +98,10 @@ class Timing:
     first_ms: int = 2_000
     duration_min_ms: int = 2_500
     duration_max_ms: int = 4_000
+    deposing_min_ms: int = 3_800
+    """A leader may be the controller too: then an election (up to 1 s) and a fresh session (1.5 s)
+    come one after the other before anybody else leads."""
+    deposing_max_ms: int = 4_300
     gap_min_ms: int = 2_000
     gap_max_ms: int = 3_500
     restart_ms: int = 1_500
@@ -157,26 +161,32 @@ def schedule(
 ) -> tuple[Fault, ...]:
     """Faults for a load of `load_ms`, by start time, never overlapping.
 
-    Kinds come in shuffled rounds, so each has its turn before any has two. Victims are mostly the
-    leader and the controller: killing bystanders shows little.
+    Kinds come in shuffled rounds, so each has its turn before any has two. The first
+    DEPOSING_FAULTS hit a leader for so long that another one is elected: a run without changes of
+    leaders proves little. Later victims are mostly the leader and the controller.
     """
     timing = timing or Timing()
     faults: list[Fault] = []
     round_kinds: list[FaultKind] = []
     now_ms = timing.first_ms
     while kinds:
-        duration_ms = draw("fault duration", timing.duration_min_ms, timing.duration_max_ms)
+        deposes = len(faults) < DEPOSING_FAULTS
+        if deposes:
+            duration_ms = draw("deposing", timing.deposing_min_ms, timing.deposing_max_ms)
+        else:
+            duration_ms = draw("fault duration", timing.duration_min_ms, timing.duration_max_ms)
         if now_ms + duration_ms + timing.tail_ms > load_ms:
             break
         if not round_kinds:
             round_kinds = list(shuffled(draw, "fault order", kinds))
-        faults.append(_fault(draw, now_ms, duration_ms, round_kinds.pop(0)))
+        faults.append(_fault(draw, now_ms, duration_ms, round_kinds.pop(0), deposes))
         now_ms += duration_ms + draw("fault gap", timing.gap_min_ms, timing.gap_max_ms)
         if faults[-1].kind is FaultKind.KILL:
             now_ms += timing.restart_ms
     return tuple(faults)
 
 
+DEPOSING_FAULTS = 3
 _VICTIMS = (Victim.LEADER, Victim.LEADER, Victim.CONTROLLER, Victim.ANY)
 _SHAPES = (
     Shape.ISOLATE,
@@ -187,13 +197,18 @@ _SHAPES = (
     Shape.DEAF,
     Shape.CLIENTS,
 )
+_DEPOSING_SHAPES = (Shape.ISOLATE, Shape.ISOLATE_WHOLLY, Shape.HALVES, Shape.MUTE)
+"""Who is deaf, or loses only its clients, still tells the controller that it lives."""
 
 
-def _fault(draw: Draw, start_ms: int, duration_ms: int, kind: FaultKind) -> Fault:
+def _fault(draw: Draw, start_ms: int, duration_ms: int, kind: FaultKind, deposes: bool) -> Fault:
     victim = _VICTIMS[draw("fault victim", 0, len(_VICTIMS) - 1)]
+    if deposes:
+        victim = Victim.LEADER
     shape = None
     if kind is FaultKind.PARTITION:
-        shape = _SHAPES[draw("partition shape", 0, len(_SHAPES) - 1)]
+        shapes = _DEPOSING_SHAPES if deposes else _SHAPES
+        shape = shapes[draw("partition shape", 0, len(shapes) - 1)]
     latency_ms = draw("latency", 20, 200) if kind is FaultKind.SLOW else 0
     pick = draw("fault pick", 0, 2**31 - 1)
     return Fault(start_ms, duration_ms, kind, victim, pick, shape, latency_ms)

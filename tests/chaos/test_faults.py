@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chaos.faults import (
     DEFAULT_KINDS,
+    DEPOSING_FAULTS,
     Fault,
     FaultKind,
     Shape,
@@ -30,10 +31,15 @@ def test_faults_keep_their_bounds(seed: int, load_ms: int, kinds: set[FaultKind]
     asked = tuple(sorted(kinds, key=lambda kind: kind.value))
     timing = Timing()
     faults = schedule(seeded_draw(seed), load_ms, asked, timing)
-    for fault in faults:
+    for number, fault in enumerate(faults):
         assert timing.first_ms <= fault.start_ms
         assert fault.end_ms + timing.tail_ms <= load_ms
-        assert timing.duration_min_ms <= fault.duration_ms <= timing.duration_max_ms
+        if number < DEPOSING_FAULTS:
+            assert timing.deposing_min_ms <= fault.duration_ms <= timing.deposing_max_ms
+            assert fault.victim is Victim.LEADER
+            assert fault.shape not in (Shape.DEAF, Shape.CLIENTS)
+        else:
+            assert timing.duration_min_ms <= fault.duration_ms <= timing.duration_max_ms
         assert fault.kind in kinds
         assert (fault.shape is not None) == (fault.kind is FaultKind.PARTITION)
         assert (fault.latency_ms > 0) == (fault.kind is FaultKind.SLOW)
