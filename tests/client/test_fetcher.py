@@ -264,9 +264,23 @@ def test_the_same_bytes_twice_are_taken_once() -> None:
     assert values(consumer) == []
 
 
+def test_an_error_for_an_offset_left_behind_is_ignored() -> None:
+    consumer = reading(0, 0)
+    consumer.core.seek(TOPIC, 1, 9)
+    consumer.tick()
+    consumer.give({0: stored(0, b"a")})
+    assert values(consumer) == [b"a"]
+    consumer.other_effects.clear()
+    consumer.give({}, E.OFFSET_OUT_OF_RANGE)
+    consumer.tick()
+    assert [change.partition for change in consumer.changes()] == []
+    assert consumer.core.position(TOPIC, 0) == 1
+
+
 def test_a_late_out_of_range_after_a_seek_resets_nothing() -> None:
     consumer = reading(30)
     consumer.core.seek(TOPIC, 0, 5)
+    consumer.tick()
     consumer.give({}, E.OFFSET_OUT_OF_RANGE)
     assert consumer.asked() == [(0, 5)]
 

@@ -392,6 +392,7 @@ def test_a_refused_batch_takes_those_behind_it_along_and_the_next_have_a_new_id(
     assert failure(first).definite
     late = producer.send(b"late")
     producer.reply(E.OUT_OF_ORDER_SEQUENCE_NUMBER)
+    producer.advance(100)
     assert len(producer.produces()) == 1, "nothing new before the old session is over"
     producer.reply(E.OUT_OF_ORDER_SEQUENCE_NUMBER)
     assert failure(second).definite

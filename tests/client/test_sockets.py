@@ -162,6 +162,19 @@ def test_a_muted_node_means_unknown(cluster: FakeCluster) -> None:
     assert {attempt.appended for attempt in handle.attempts} == {Appended.MAYBE}
 
 
+def test_a_dead_node_means_definite(cluster: FakeCluster) -> None:
+    with producer_of(cluster, delivery_timeout_ms=600) as producer:
+        producer.send("t", b"a", partition=0).result(WAIT_S)
+        cluster.kill(1)
+        while producer.send("t", b"b", partition=1).result(WAIT_S).offset < 3:
+            pass  # by now the broken connection has been noticed
+        handle = producer.send("t", b"c", partition=0)
+        with pytest.raises(SendFailed) as caught:
+            handle.result(WAIT_S)
+    assert caught.value.definite
+    assert {attempt.appended for attempt in handle.attempts} == {Appended.NO}
+
+
 def test_results_of_a_failed_batch_are_raised_for_each_record(cluster: FakeCluster) -> None:
     cluster.on_produce = Once(ErrorCode.INVALID_TIMESTAMP)
     with producer_of(cluster) as producer:
