@@ -18,7 +18,7 @@ from client.retry import SendFailed
 
 @dataclass(slots=True)
 class _Run:
-    """Consecutive lines that are consecutive records of one batch."""
+    """Lines that are consecutive records of one batch, and the first of them."""
 
     batch: ProducerBatch
     first_index: int
@@ -89,11 +89,7 @@ class DeliveryReport:
         self.sent_count += count
         if self._pending:
             last = self._pending[-1]
-            if (
-                last.batch is batch
-                and last.first_index + last.count == first_index
-                and last.first_line + last.count == first_line
-            ):
+            if last.batch is batch and last.first_index + last.count == first_index:
                 last.count += count
                 return
         self._pending.append(_Run(batch, first_index, count, first_line))

@@ -14,7 +14,7 @@ from client.cli.common import output_option, print_json
 from client.cli.connect import client_config, client_errors, settings_option
 
 if TYPE_CHECKING:
-    from client.cli.perf_cluster import Target
+    from client.cli.perf_cluster import PerfTopic, Target
     from client.cli.perf_load import Load
     from client.cli.perf_machine import SyncTimes
     from client.cli.perf_matrix import Cell, Measured
@@ -146,12 +146,11 @@ def _matrix(run: Run, rounds: int, warmup_s: float) -> None:
     runs: dict[Cell, list[Measured]] = {cell: [] for cell in configurations}
     changes = 0
     with ExitStack() as stack:
-        topics = {
-            cell.topic: stack.enter_context(
-                run.topic(cell.partitions, cell.flush, f"{TOPIC}-{cell.topic}")
-            )
-            for cell in configurations
-        }
+        topics: dict[str, PerfTopic] = {}
+        for cell in configurations:
+            if cell.topic not in topics:
+                topic = run.topic(cell.partitions, cell.flush, f"{TOPIC}-{cell.topic}")
+                topics[cell.topic] = stack.enter_context(topic)
         for number, cell in perf_matrix.schedule(configurations, rounds):
             with run.producer(cell.batch_kib) as producer:
                 load, _ = run.produce(producer, topics[cell.topic], warmup_s)
@@ -307,7 +306,7 @@ class Run:
     def consumer_settings(self) -> Settings:
         return self._given
 
-    def topic(self, partitions: int, flush: str, name: str = TOPIC) -> Any:
+    def topic(self, partitions: int, flush: str, name: str = TOPIC) -> PerfTopic:
         from client.cli.perf_cluster import PerfTopic
 
         return PerfTopic(
@@ -326,7 +325,7 @@ class Run:
         return Producer(client_config(ProducerConfig, self.target.servers, self._given, defaults))
 
     def produce(
-        self, producer: Producer, topic: Any, warmup_s: float
+        self, producer: Producer, topic: PerfTopic, warmup_s: float
     ) -> tuple[Load, dict[str, dict[str, float]]]:
         """One measured load on a topic, its growth checked; and what the processes took."""
         from client.cli.perf_load import end_offsets, produce_load, require_growth
