@@ -97,7 +97,7 @@ class Consumer:
         while True:
             records = self._core.take(limit)
             if records:
-                self._driver.turn(0)  # asks for the next chunk while these are worked on
+                self._driver.turn_if_due()  # the next chunk comes while these are worked on
                 return records
             left_ms = deadline_ms - monotonic_ms()
             self._driver.turn(max(0, left_ms))
@@ -111,7 +111,7 @@ class Consumer:
         while True:
             batches = self._core.take_batches(max_batches)
             if batches:
-                self._driver.turn(0)
+                self._driver.turn_if_due()
                 return batches
             left_ms = deadline_ms - monotonic_ms()
             self._driver.turn(max(0, left_ms))

@@ -128,7 +128,10 @@ class FetchedPartition:
             else:
                 self._next_row = end
                 self.position = rows[-1].offset + 1
-            taken = taken + rows if taken else rows
+            if taken:
+                taken += rows
+            else:
+                taken = rows
         return taken
 
     def take_batch(self) -> FetchedBatch | None:

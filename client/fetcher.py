@@ -177,15 +177,17 @@ class FetcherCore:
         taken: list[ConsumerRecord] = []
         for state in self._in_turn():
             if state.fetched is not None and len(taken) < record_count_max:
+                had_unread_chunk = state.fetched.has_unread_chunk
                 try:
                     records = state.fetched.take(record_count_max - len(taken))
                 except CorruptRecords as error:
                     state.failure = error
                     records = []
                 taken = taken + records if taken else records
+                if not records or had_unread_chunk != state.fetched.has_unread_chunk:
+                    self._needs_tick = True  # there is something to fetch
             if not taken:
                 self._raise_failure(state)
-        self._needs_tick = True
         return taken
 
     def take_batches(self, batch_count_max: int) -> list[FetchedBatch]:

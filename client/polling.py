@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from client.connection import Connections, monotonic_ms
+from client.connection import monotonic_ms
 from client.events import Event, Tick
 
 Effect = TypeVar("Effect", covariant=True)
@@ -19,13 +19,21 @@ class Core(Protocol[Effect]):
     def next_deadline_ms(self) -> int: ...
 
 
+class Network(Protocol):
+    """What a driver needs of `connection.Connections`."""
+
+    def poll(self, timeout_ms: int) -> list[Event]: ...
+
+    def execute(self, effects: Iterable[object]) -> None: ...
+
+
 class PollingDriver:
     """Runs one core in the caller's thread. Not to be used by two threads at once."""
 
     def __init__(
         self,
         core: Core[object],
-        connections: Connections,
+        connections: Network,
         on_effect: Callable[[object], None] = lambda effect: None,
     ) -> None:
         """`on_effect` sees every effect after it was carried out."""
@@ -34,13 +42,20 @@ class PollingDriver:
         self._on_effect = on_effect
 
     def turn(self, timeout_ms: int, is_over: Callable[[], bool] = lambda: False) -> None:
-        """Act on what is due; unless it `is_over` then, wait for something to arrive and act."""
-        self._handle([Tick()])
-        if is_over():
-            return
-        due_ms = self._core.next_deadline_ms() - monotonic_ms()
-        events = self._connections.poll(max(0, min(timeout_ms, due_ms)))
-        self._handle([*events, Tick()])
+        """Act on what has arrived and on what is due; unless it `is_over` then, wait for more.
+
+        What has arrived comes first: after a long pause between two calls its answers may be there
+        and its time-outs past.
+        """
+        self._handle(self._connections.poll(0))
+        if timeout_ms > 0 and not is_over():
+            due_ms = self._core.next_deadline_ms() - monotonic_ms()
+            self._handle(self._connections.poll(max(0, min(timeout_ms, due_ms))))
+
+    def turn_if_due(self) -> None:
+        """A turn without waiting, if the core has something to do."""
+        if self._core.next_deadline_ms() <= monotonic_ms():
+            self.turn(0)
 
     def run_until(self, is_over: Callable[[], bool], deadline_ms: int) -> bool:
         """Turn until it is over or the deadline (of `monotonic_ms`) passed; whether it is over."""
@@ -54,7 +69,7 @@ class PollingDriver:
     def _handle(self, events: Sequence[Event]) -> None:
         now_ms = monotonic_ms()
         effects: list[object] = []
-        for event in events:
+        for event in (*events, Tick()):
             effects += self._core.handle(event, now_ms)
         self._connections.execute(effects)
         for effect in effects:

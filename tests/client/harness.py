@@ -317,6 +317,11 @@ class FetcherHarness(Harness):
         payload = [chunks[part.partition] for part in request.parts if part.partition in chunks]
         self.feed(self.answer_to(send, FetchResponse(request.fetch_round, 0, parts), payload))
 
+    @staticmethod
+    def empty_answer(send: Send) -> Answered:
+        request: Any = send.body
+        return Harness.answer_to(send, FetchResponse(request.fetch_round, 0, ()))
+
     def changes(self) -> list[PositionChanged]:
         return [effect for effect in self.other_effects if isinstance(effect, PositionChanged)]
 

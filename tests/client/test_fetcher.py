@@ -283,6 +283,7 @@ def test_a_late_out_of_range_after_a_seek_resets_nothing() -> None:
     consumer.tick()
     consumer.give({}, E.OFFSET_OUT_OF_RANGE)
     assert consumer.asked() == [(0, 5)]
+    assert consumer.core.position(TOPIC, 0) == 5
 
 
 def test_seek_by_time_falls_back_to_the_end() -> None:
