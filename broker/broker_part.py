@@ -62,6 +62,8 @@ RECOVERY = "recovery"
 SHUTDOWN_PATH = "last-shutdown"
 RUNNING, CLEAN = b"running\n", b"clean\n"
 EARLY_REQUESTS_MAX = 1_000
+QUESTIONS = MetadataRequest | InitProducerIdRequest | CreateTopicRequest | DeleteTopicRequest
+"""What any serving broker can answer: clients may as well wait for this one."""
 
 
 def shutdown_was_clean(disk: Disk) -> bool:
@@ -194,12 +196,11 @@ class BrokerPart:
     def _keep_early(self, event: Received) -> bool:
         """Before our registration is applied we know nothing fit to tell. Questions wait; produces
         and fetches get no answer, and their senders turn to whom the metadata names."""
-        if isinstance(event.body, MetadataRequest | InitProducerIdRequest | CreateTopicRequest):
+        if isinstance(event.body, QUESTIONS):
             if len(self._early) < EARLY_REQUESTS_MAX:
                 self._early.append(event)
             return True
-        known = ProduceRequest | FetchRequest | ListOffsetsRequest | DeleteTopicRequest
-        return isinstance(event.body, known)
+        return isinstance(event.body, ProduceRequest | FetchRequest | ListOffsetsRequest)
 
     def _forward(
         self,
@@ -258,7 +259,8 @@ class BrokerPart:
         assert isinstance(call.request, AlterPartitionRequest)
         self._alter_in_flight = False
         if body.error is ErrorCode.NONE:
-            self.replicas.on_alter_response(body)
+            if self.replicas.on_alter_response(body):
+                self._next_alter_ms = now_ms + self.config.replica_fetch_backoff_ms
         else:
             self._retry_alter(call.request, now_ms)
 
@@ -314,15 +316,16 @@ class BrokerPart:
         is what tells the controller of the loss.
         """
         self._is_stopping = True
-        for log in self.logs.all():
-            request = log.sync_request(force=True)
-            if request is not None:
-                self.outbox.add(sync_effect((log.topic_id, log.partition), request))
         self._maybe_stopped()
 
     def _maybe_stopped(self) -> None:
         if not self._is_stopping or self.is_stopped:
             return
+        for log in self.logs.all():
+            # Again after each sync: what was written while one was under way needs its own.
+            request = log.sync_request(force=True)
+            if request is not None:
+                self.outbox.add(sync_effect((log.topic_id, log.partition), request))
         if any(log.synced_end < log.log_end_offset for log in self.logs.all()):
             return
         if self.lifecycle.broker_epoch >= 0 or self.lifecycle.clean_shutdown:

@@ -121,6 +121,12 @@ class NodeCore:
         )
 
     def start(self, now_ms: int) -> list[Effect]:
+        if self.feed is not None and not self.feed.voters:
+            reason = (
+                f"the voters name node {self.config.node_id} with another disk than "
+                f"{self.identity.disk_id}, and there is no other voter to learn the metadata from"
+            )
+            return [Halt(reason)]
         for voter in self.config.voters:
             if voter.node_id != self.config.node_id:
                 self.outbox.add(Link(voter.node_id, Plane.CONTROLLER, (voter.host, voter.port)))

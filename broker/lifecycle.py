@@ -101,6 +101,8 @@ class BrokerLifecycle:
             self.next_request_ms = now_ms
         elif response.error is ErrorCode.INCONSISTENT_CLUSTER_ID:
             return f"the controller refuses the registration: {response.detail}"
+        elif response.error is ErrorCode.STALE_BROKER_EPOCH:
+            return "a newer incarnation of this broker has registered"
         return None
 
     def on_image(self, index: int, now_ms: int) -> bool:

@@ -169,7 +169,7 @@ class FetchHandler:
         self, request: FetchRequest, part: FetchPart, partition: Partition
     ) -> ErrorCode:
         """A follower must name this leader's epoch, and be the incarnation we know of."""
-        if part.leader_epoch < 0:
+        if part.leader_epoch < 0 or request.replica_id == self.replicas.config.node_id:
             return ErrorCode.INVALID_REQUEST
         if request.replica_id not in partition.replicas:
             return ErrorCode.UNKNOWN_LEADER_EPOCH

@@ -15,6 +15,7 @@ from broker.wire.messages import (
     ListOffsetsRequest,
     ListOffsetsResponse,
 )
+from broker.wire.record_batch import CorruptBatch
 
 
 class ListOffsetsHandler:
@@ -51,7 +52,13 @@ class ListOffsetsHandler:
         elif part.timestamp_ms < 0:
             error = ErrorCode.INVALID_TIMESTAMP
         else:
-            found = partition.log.offset_for_timestamp(part.timestamp_ms, partition.high_watermark)
+            try:
+                found = partition.log.offset_for_timestamp(
+                    part.timestamp_ms, partition.high_watermark
+                )
+            except CorruptBatch:
+                # Records are not decoded when they are produced: a client may have sent anything.
+                error, found = ErrorCode.CORRUPT_MESSAGE, None
             if found is not None:
                 timestamp_ms, offset = found
         leader_epoch = partition.leader_epoch if partition is not None else -1

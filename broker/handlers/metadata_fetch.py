@@ -41,16 +41,21 @@ class MetadataFetchHandler:
             response = MetadataFetchResponse(error, -1, -1, ())
             self.outbox.reply(connection, correlation_id, response)
             return
+        if node is None:
+            # Our own metadata log is not yet on disk: let another voter be asked.
+            response = MetadataFetchResponse(ErrorCode.BUSY, -1, -1, ())
+            self.outbox.reply(connection, correlation_id, response)
+            return
         wait_ms = min(max(request.max_wait_ms, 0), 60_000)
         parked = Parked(connection, correlation_id, request, now_ms + wait_ms)
-        if node is not None and (node.commit_index >= request.from_index or wait_ms == 0):
+        if node.commit_index >= request.from_index or wait_ms == 0:
             self._answer(parked, node)
         else:
             self._parked[request.node_id] = parked
 
     def tick(self, node: RaftNode | None, now_ms: int) -> None:
         """Answer who waited for what is now committed, or for too long."""
-        if node is None:
+        if node is None:  # then nobody waits
             return
         due = [
             parked

@@ -72,6 +72,7 @@ class FetchLink:
     """All partitions that this broker follows from one leader."""
 
     leader_id: int
+    leader_broker_epoch: int
     followed: dict[PartitionKey, Followed] = field(default_factory=dict)
     outstanding: Round | None = None
     fetch_round: int = 0
@@ -85,6 +86,14 @@ class FetchLink:
         known = self.followed.get(partition.key)
         if known is None or known.leader_epoch != partition.leader_epoch:
             self.followed[partition.key] = Followed(partition, partition.leader_epoch)
+
+    def on_registered(self, broker_epoch: int) -> None:
+        """The leader has begun a new life: it will answer nothing that the last one was asked, and
+        counts its answers anew."""
+        if broker_epoch != self.leader_broker_epoch:
+            self.leader_broker_epoch = broker_epoch
+            self.outstanding = None
+            self.echo = -1
 
     def unfollow(self, key: PartitionKey) -> None:
         self.followed.pop(key, None)
@@ -105,6 +114,7 @@ class FetchLink:
             if item.state is FetchState.BACKING_OFF and item.retry_at_ms <= now_ms:
                 item.state = FetchState.FETCHING
         if not any(item.state is FetchState.FETCHING for item in self.followed.values()):
+            self.dirty_since_ms = None
             return False
         dirty = self._is_dirty()
         if self.outstanding is not None:
@@ -134,6 +144,7 @@ class FetchLink:
         """The next round: every fetching partition at its log end, with what it vouches for."""
         self.fetch_round += 1
         self.late_sync = False
+        self.dirty_since_ms = None
         return FetchRequest(
             replica_id=node_id,
             broker_epoch=broker_epoch,
@@ -180,6 +191,10 @@ class FetchLink:
         return round_
 
     def settle(self, item: Followed, outcome: Outcome, retry_at_ms: int) -> None:
+        """Note what became of a partition. One that brought bytes goes behind the others, else a
+        few busy ones would fill every answer."""
+        if outcome is Outcome.APPENDED:
+            self.followed[item.partition.key] = self.followed.pop(item.partition.key)
         item.state = NEXT_STATE[item.state, outcome]
         item.retry_at_ms = retry_at_ms
 

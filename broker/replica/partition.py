@@ -20,7 +20,7 @@ from broker.replica import high_watermark
 from broker.replica.isr import FollowerProgress, laggards, may_join
 from broker.wire.batch_header import BatchHeader
 from broker.wire.errors import ErrorCode
-from broker.wire.messages import NO_LEADER
+from broker.wire.messages import NO_LEADER, IsrMember
 
 PartitionKey = tuple[str, int]
 
@@ -34,10 +34,18 @@ class PartitionRole(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PendingIsr:
-    """A change of the ISR that is not yet decided, and the version it starts from."""
+    """A change of the ISR that is not yet decided, and the version it starts from.
 
-    isr: tuple[int, ...]
+    Each member stands with the incarnation it was proposed for, however often the proposal is
+    sent: a later one may have come back with an empty disk (KIP-903).
+    """
+
+    members: tuple[IsrMember, ...]
     partition_epoch: int
+
+    @property
+    def isr(self) -> tuple[int, ...]:
+        return tuple(member.node_id for member in self.members)
 
 
 class Partition:
@@ -159,9 +167,18 @@ class Partition:
         if not leaving and not joining:
             return None
         isr = tuple(sorted({*self.isr, *joining} - {*leaving}))
-        self.pending_isr = PendingIsr(isr, self.partition_epoch)
+        members = tuple(IsrMember(node_id, self._incarnation(node_id, brokers)) for node_id in isr)
+        self.pending_isr = PendingIsr(members, self.partition_epoch)
         self._fact("IsrProposed", isr=isr)
         return isr
+
+    def _incarnation(self, node_id: int, brokers: Mapping[int, BrokerImage]) -> int:
+        """The broker epoch that a member is proposed for: that of its fetches, or of its
+        registration if it has not yet fetched in this epoch; -1 if it has neither."""
+        known = self.progress[node_id].broker_epoch if node_id != self.node_id else -1
+        if known < 0 and node_id in brokers:
+            return brokers[node_id].broker_epoch
+        return known
 
     def _may_join(
         self, node_id: int, brokers: Mapping[int, BrokerImage], now_ms: int, lag_ms_max: int

@@ -24,7 +24,6 @@ from broker.wire.messages import (
     AlterPartitionResponse,
     FetchPartResult,
     FetchResponse,
-    IsrMember,
 )
 from broker.wire.record_batch import CorruptBatch
 
@@ -67,6 +66,10 @@ class ReplicaManager:
         assert image.index >= broker_epoch >= 0
         self.image = image
         self.broker_epoch = broker_epoch
+        for log in self.logs.all():
+            if log.topic_id not in image.topics:
+                # Deleted while we were away: our registration is younger than all that we held.
+                self.outbox.add(Remove(self.logs.remove(log.topic_id, log.partition)))
         for topic in image.topics.values():
             for number in range(len(topic.partitions)):
                 self._apply_partition((topic.topic_id, number), now_ms)
@@ -80,6 +83,9 @@ class ReplicaManager:
         for topic_id in delta.topics_deleted:
             for key in [key for key in self.partitions if key[0] == topic_id]:
                 self._drop(key)
+        for node_id in delta.brokers_changed:
+            if node_id in self.links:
+                self.links[node_id].on_registered(image.brokers[node_id].broker_epoch)
         if delta.brokers_changed:
             for partition in self.partitions.values():
                 partition.forget_old_incarnations(image.brokers, now_ms)
@@ -105,9 +111,11 @@ class ReplicaManager:
             if leader_id != partition.leader_id or partition.role is not PartitionRole.FOLLOWER:
                 link.unfollow(key)
         if partition.role is PartitionRole.FOLLOWER:
-            self.links.setdefault(partition.leader_id, FetchLink(partition.leader_id)).follow(
-                partition
-            )
+            leader_id = partition.leader_id
+            if leader_id not in self.links:
+                leader_broker_epoch = self.image.brokers[leader_id].broker_epoch
+                self.links[leader_id] = FetchLink(leader_id, leader_broker_epoch)
+            self.links[leader_id].follow(partition)
 
     def _drop(self, key: PartitionKey) -> None:
         partition = self.partitions.pop(key)
@@ -125,7 +133,8 @@ class ReplicaManager:
         committed: list[Partition] = []
         touched = tuple(self.touched.values())
         for partition in touched:
-            self._request_sync(partition.log)
+            if self.partitions.get(partition.key) is partition:
+                self._request_sync(partition.log)
             if partition.advance_high_watermark():
                 committed.append(partition)
             if partition.role is PartitionRole.LEADER and len(partition.isr) < len(
@@ -158,18 +167,20 @@ class ReplicaManager:
     # -- syncs -------------------------------------------------------------------------------------
 
     def on_synced(self, token: SyncToken) -> None:
-        """A log is durable up to the token's end, unless it was cut or replaced since."""
+        """A log is durable up to the token's end, unless it was cut since; either way what was
+        written meanwhile may now be synced."""
         partition = self.partitions.get(token.log)
         log = partition.log if partition else self.logs.get(*token.log)
-        if log is None or not log.on_synced(token.generation, token.end_offset):
+        if log is None:
             return
+        proven = log.on_synced(token.generation, token.end_offset)
         for path in self.logs.take_removals():
             self.outbox.add(Remove(path))
         if partition is None:
             self._request_sync(log)
             return
         self.touched[partition.key] = partition
-        if partition.role is PartitionRole.FOLLOWER and partition.leader_id in self.links:
+        if proven and partition.role is PartitionRole.FOLLOWER:
             self.links[partition.leader_id].on_synced()
 
     # -- ISR ---------------------------------------------------------------------------------------
@@ -192,7 +203,7 @@ class ReplicaManager:
                     key[1],
                     partition.leader_epoch,
                     partition.pending_isr.partition_epoch,
-                    tuple(self._isr_member(partition, n) for n in partition.pending_isr.isr),
+                    partition.pending_isr.members,
                 )
             )
         self.unproposed = {}
@@ -200,17 +211,8 @@ class ReplicaManager:
             return None
         return AlterPartitionRequest(self.config.node_id, self.broker_epoch, tuple(parts))
 
-    def _isr_member(self, partition: Partition, node_id: int) -> IsrMember:
-        """A member with the incarnation whose fetches (or, not yet heard of, whose registration)
-        make us propose it: the controller refuses any other (KIP-903)."""
-        if node_id == self.config.node_id:
-            return IsrMember(node_id, self.broker_epoch)
-        known = partition.progress[node_id].broker_epoch
-        if known < 0 and node_id in self.image.brokers:
-            known = self.image.brokers[node_id].broker_epoch
-        return IsrMember(node_id, known)
-
-    def on_alter_response(self, response: AlterPartitionResponse) -> None:
+    def on_alter_response(self, response: AlterPartitionResponse) -> bool:
+        """Take the controller's word on each part; True if some must be asked for again."""
         for result in response.parts:
             partition = self.partitions.get((result.topic_id, result.partition))
             if partition is not None:
@@ -221,6 +223,7 @@ class ReplicaManager:
                 if result.error is ErrorCode.NOT_CONTROLLER:
                     # Judged by a controller that knows less than we do: ask its successor.
                     self.unproposed[partition.key] = None
+        return any(result.error is ErrorCode.NOT_CONTROLLER for result in response.parts)
 
     def repropose(self, request: AlterPartitionRequest) -> None:
         """The request may or may not have arrived: send what is still pending once more."""
@@ -236,7 +239,7 @@ class ReplicaManager:
             if round_ is not None and now_ms - round_.sent_at_ms >= timeout_ms:
                 link.outstanding = None
                 self.outbox.add(ResetLink(link.leader_id, Plane.BROKER))
-            if link.followed and link.should_send(now_ms):
+            if link.should_send(now_ms):
                 request = link.make_request(
                     self.config.node_id,
                     self.broker_epoch,
@@ -275,7 +278,7 @@ class ReplicaManager:
             data = next(frames) if result.has_batches else None
             key = (result.topic_id, result.partition)
             item = link.followed.get(key)
-            asked = round_.asked.get(key)
+            asked = round_.asked.pop(key, None)
             if item is None or asked is None:
                 continue
             # Ours only if nothing changed since we asked: same epoch, same log end.
@@ -291,12 +294,12 @@ class ReplicaManager:
         its watermark says nothing about what we hold (KAFKA-14704)."""
         if result.error is ErrorCode.FENCED_LEADER_EPOCH:
             return Outcome.FENCED
+        self.touched[partition.key] = partition
         if result.error is ErrorCode.OFFSET_OUT_OF_RANGE:
             self._realign(partition, result)
             return Outcome.OUT_OF_RANGE
         if result.error is not ErrorCode.NONE:
             return Outcome.REFUSED
-        self.touched[partition.key] = partition
         if result.diverging_epoch >= 0:
             partition.truncate_to(
                 truncation_offset(partition, result.diverging_epoch, result.diverging_end_offset)
