@@ -115,11 +115,7 @@ class LogManager:
 
     def _set_aside(self, directory: str) -> str:
         """Move a damaged log out of the way, for whoever may want its records; where to."""
-        if not any(
-            self._disk.open(f"{directory}/{name}").size_bytes
-            for name in self._disk.list_dir(directory)
-            if name.endswith(LOG_SUFFIX)
-        ):
+        if not any(name.endswith(LOG_SUFFIX) for name in self._disk.list_dir(directory)):
             return ""
         kept_at = directory + DAMAGED_SUFFIX
         number = 1

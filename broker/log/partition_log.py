@@ -3,8 +3,9 @@
 State changes only after the bytes are in the file; a failed append changes nothing. What is synced
 is told by `sync_request` and `on_synced`; the log never waits for the device.
 
-A cut that drops whole files closes the log to appends until that is on disk: else a power loss
-could keep the new batches and bring a dropped file back behind them.
+A power loss may forget a cut and keep what was written after it. Therefore, until a cut is on disk,
+at most one new file is begun after it, and if the cut dropped whole files, nothing is appended at
+all: so whatever comes back never stands behind, or between, newer batches.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class PartitionLog:
         self._sync = SyncState(min(recovery_point, self.log_end_offset))
         self._dropped: list[str] = []
         """Files that were emptied and are not known to be so on disk: no appends meanwhile."""
+        self._begun_since_cut = False
+        """Since the oldest cut that is not on disk, a file was begun or begun anew."""
         self._sync_due = False
         self._broken = False
 
@@ -108,7 +111,7 @@ class PartitionLog:
             index_interval_bytes=index_interval_bytes,
             segments=[Segment(disk, directory, 0, index_interval_bytes)],
         )
-        log.distrust(log._segments)
+        log.distrust([segment.path for segment in log._segments])
         return log
 
     @property
@@ -203,8 +206,7 @@ class PartitionLog:
         if self._broken or self._sync.failed:
             raise DiskError(self.directory, errno.EIO, "the disk failed before", unchanged=True)
         if self._dropped:
-            reason = "waiting until dropped files are gone from disk"
-            raise DiskError(self.directory, errno.EAGAIN, reason, unchanged=True)
+            raise self._not_yet()
         active = self._segments[-1]
         is_full = (
             active.closed
@@ -213,7 +215,13 @@ class PartitionLog:
         )
         return self._roll() if is_full and active.size_bytes else active
 
+    def _not_yet(self) -> DiskError:
+        reason = "waiting until a cut is on disk"
+        return DiskError(self.directory, errno.EAGAIN, reason, unchanged=True)
+
     def _roll(self) -> Segment:
+        if self._begun_since_cut and self._sync.has_unsynced_cut:
+            raise self._not_yet()
         segment = Segment(
             self._disk, self.directory, self.log_end_offset, self._index_interval_bytes
         )
@@ -223,6 +231,7 @@ class PartitionLog:
         self._sync.touch(segment.path)
         self._sync.touch_directories((self.directory,))
         self._sync_due = True
+        self._begun_since_cut = True
         self.producers.take_snapshot(self.log_end_offset)
         return segment
 
@@ -232,7 +241,13 @@ class PartitionLog:
             return segment.append(chunks)
         except DiskError as error:
             self._broken = not error.unchanged
+            self._begins_anew(not segment.closed)
+            self._sync.note_cut()
             raise
+
+    def _begins_anew(self, in_place: bool) -> None:
+        """A cut comes; appends go on `in_place`, in a file that was emptied, or in a new one."""
+        self._begun_since_cut = in_place or (self._begun_since_cut and self._sync.has_unsynced_cut)
 
     def _note(
         self,
@@ -338,6 +353,7 @@ class PartitionLog:
 
     def _cut(self, slot: int, position: int, end_offset: int) -> None:
         self._broken = True
+        self._begins_anew(position == 0)
         self._sync.cut(end_offset)
         while len(self._segments) > slot + 1:
             self._drop(self._segments.pop())
@@ -361,6 +377,7 @@ class PartitionLog:
         """Forget everything and go on at `offset`: the leader's log begins above our end, or ours
         is damaged. Nothing counts (`synced_end` is 0) until the new beginning is on disk."""
         self._broken = True
+        self._begins_anew(True)
         self._sync.cut(0)
         self._sync.touch(write_log_start(self._disk, self.directory, offset))
         same = [segment for segment in self._segments if segment.base_offset == offset]
@@ -422,24 +439,22 @@ class PartitionLog:
         """A sync failed: nothing is appended or synced here any more."""
         self._sync.fail()
 
-    def distrust(
-        self,
-        segments: list[Segment],
-        emptied: tuple[str, ...] = (),
-        others: tuple[str, ...] = (),
-    ) -> None:
-        """Nobody knows whether these files and their names are on disk (new, or found by recovery).
-
-        `emptied` are files that recovery cut to nothing and that must be gone before an append.
-        """
-        for path in emptied:
-            self._sync.touch(path)
-            self._dropped.append(path)
-        for path in (*others, *(segment.path for segment in segments)):
+    def distrust(self, files: list[str]) -> None:
+        """Nobody knows whether these files, and the names on the way to them, are on disk."""
+        for path in files:
             self._sync.touch(path)
         parents = self.directory.split("/")
         paths = ["/".join(parents[:depth]) for depth in range(len(parents), 0, -1)]
         self._sync.touch_directories((*paths, "."))
+
+    def distrust_cuts(self, emptied: list[str]) -> None:
+        """Nor whether cuts made before, or by recovery, are on disk. `emptied` do not belong to the
+        log and must be empty on disk before anything is appended."""
+        self._begins_anew(True)
+        self._sync.note_cut()
+        for path in emptied:
+            self._sync.touch(path)
+            self._dropped.append(path)
 
     def derived_files(self, recovery_point: int) -> list[tuple[str, bytes]]:
         """(path, data) of the derived files that must be durable before the recovery point moves

@@ -255,17 +255,17 @@ class _Scan:
             for name in names
             if name.endswith((DELETED_SUFFIX, TEMPORARY_SUFFIX))
         ]
+        log.distrust_cuts([segment.path for segment in self._dropped])
         cut = [segment for segment, _ in self._cuts]
         log.distrust(
-            [
-                segment
+            [f"{found.directory}/{name}" for name in names if name == LOG_START_NAME]
+            + [
+                segment.path
                 for segment in self._kept
                 if segment.end_offset > found.recovery_point
                 or segment in cut
                 or segment is self._kept[-1]
-            ],
-            emptied=tuple(segment.path for segment in self._dropped),
-            others=tuple(f"{found.directory}/{name}" for name in names if name == LOG_START_NAME),
+            ]
         )
         return log
 

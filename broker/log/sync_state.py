@@ -26,13 +26,24 @@ class SyncState:
     """`synced_end`: first offset not known to be on disk. `failed`: a sync failed; that is final,
     since what the device still holds after a failed sync is unknown."""
 
-    __slots__ = ("_directories", "_files", "failed", "generation", "in_flight", "synced_end")
+    __slots__ = (
+        "_cut_count",
+        "_cut_count_in_flight",
+        "_cut_count_on_disk",
+        "_directories",
+        "_files",
+        "failed",
+        "generation",
+        "in_flight",
+        "synced_end",
+    )
 
     def __init__(self, synced_end: int) -> None:
         self.generation = 0
         self.synced_end = synced_end
         self.failed = False
         self.in_flight: SyncRequest | None = None
+        self._cut_count = self._cut_count_in_flight = self._cut_count_on_disk = 0
         # Dicts used as ordered sets.
         self._files: dict[str, None] = {}
         self._directories: dict[str, None] = {}
@@ -41,6 +52,11 @@ class SyncState:
     def is_clean(self) -> bool:
         """Nothing waits to be asked for."""
         return not self._files and not self._directories
+
+    @property
+    def has_unsynced_cut(self) -> bool:
+        """After a power loss, bytes that are no longer in the files may be there again."""
+        return self._cut_count != self._cut_count_on_disk
 
     def touch(self, path: str) -> None:
         """The file was written or cut."""
@@ -57,6 +73,11 @@ class SyncState:
         disk (though its files will be, as they were)."""
         self.generation += 1
         self.synced_end = min(self.synced_end, end_offset)
+        self._cut_count += 1
+
+    def note_cut(self) -> None:
+        """Bytes that were never part of the log were cut off a file, or may have been."""
+        self._cut_count += 1
 
     def request(self, end_offset: int) -> SyncRequest | None:
         """What to sync so that everything below `end_offset` is on disk; it is then in flight."""
@@ -67,6 +88,7 @@ class SyncState:
         )
         self._files = {}
         self._directories = {}
+        self._cut_count_in_flight = self._cut_count
         return self.in_flight
 
     def complete(self, generation: int, end_offset: int) -> bool:
@@ -77,6 +99,7 @@ class SyncState:
         if self.in_flight is None or self.in_flight[:2] != (generation, end_offset):
             return False
         self.in_flight = None
+        self._cut_count_on_disk = self._cut_count_in_flight
         return generation == self.generation
 
     def fail(self) -> None:

@@ -334,6 +334,10 @@ class SimDisk:
         append stays."""
         self._failures.append(_Failure(kind, error, path_part, cut_back))
 
+    def fail_no_more(self) -> None:
+        """Forget the failures that were told and have not come yet."""
+        self._failures.clear()
+
     def corrupt(self, path: str, position: int, mask: int) -> None:
         """Flip bits of one byte, also of what is durable: bit rot."""
         node = self._find(path)

@@ -159,11 +159,13 @@ def test_a_segment_that_was_cut_takes_no_more() -> None:
     append_many(log, 5)
     log.truncate_to(3)
     append_many(log, 2)
+    sync_all(disk, log)
     disk.fail_next("append")
     with pytest.raises(DiskError):
         append_many(log, 1)
     append_many(log, 1)
     assert [segment.base_offset for segment in log.segments] == [0, 3, 5]
+    sync_all(disk, log)
     # Cut to nothing it is as good as new.
     log.truncate_to(5)
     append_many(log, 1)
