@@ -224,7 +224,9 @@ class Connections:
         link.socket.close(0)
 
     def close(self) -> None:
-        """Drop all connections with what is queued on them."""
+        """Drop all connections with what is queued on them. Once is enough."""
+        if self._context.closed:
+            return
         for peer, link in list(self._links.items()):
             self._close_link(peer, link)
         # Not term(): it waits for ever for a socket that an error left open.

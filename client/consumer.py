@@ -100,7 +100,7 @@ class Consumer:
                 self._driver.turn_if_due()  # the next chunk comes while these are worked on
                 return records
             left_ms = deadline_ms - monotonic_ms()
-            self._driver.turn(max(0, left_ms))
+            self._driver.turn(max(0, left_ms), self._core.has_something)
             if left_ms <= 0:
                 return self._core.take(limit)
 
@@ -114,7 +114,7 @@ class Consumer:
                 self._driver.turn_if_due()
                 return batches
             left_ms = deadline_ms - monotonic_ms()
-            self._driver.turn(max(0, left_ms))
+            self._driver.turn(max(0, left_ms), self._core.has_something)
             if left_ms <= 0:
                 return self._core.take_batches(max_batches)
 

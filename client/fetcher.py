@@ -169,6 +169,15 @@ class FetcherCore:
         """By the last fetch; -1 before."""
         return self._state(topic, partition).high_watermark
 
+    def has_something(self) -> bool:
+        """Whether `take` would return or raise something; it may be less than it seems."""
+        return any(
+            state.failure is not None
+            or (state.fetched is not None and not state.fetched.is_drained)
+            for state in self._assigned.values()
+            if not state.is_paused
+        )
+
     def take(self, record_count_max: int) -> list[ConsumerRecord]:
         """Records that are here, partition by partition in turn, each in order.
 

@@ -13,7 +13,7 @@ from broker.wire.record_encoder import Headers
 from client.accumulator import Accumulator, PartitionQueue
 from client.config import ProducerConfig
 from client.delivery import ProducerBatch, RecordHandle, make_handle
-from client.events import Draw
+from client.events import NEVER_MS, Draw
 from client.metadata import ClusterMetadata, TopicState
 from client.partitioner import next_sticky, partition_for_key
 
@@ -63,6 +63,8 @@ class Intake:
         """Somebody waits for memory: unfilled batches are to be sent."""
         self.sticky_batches: dict[str, ProducerBatch] = {}
         """By topic: the batch that keyless records go to, for as long as it has a builder."""
+        self.opened_ms = NEVER_MS
+        """When the first batch was opened since somebody last reset this to NEVER_MS."""
         self.sealed_queue: PartitionQueue | None = None
         """Where a batch was closed since somebody last cleared this: the sender may have work."""
 
@@ -187,7 +189,9 @@ class Intake:
         if not self._accumulator.has_room(intake.limit_bytes):
             self.is_exhausted = True
             return None
-        self._accumulator.open_batch(queue, intake.limit_bytes, clock())
+        now_ms = clock()
+        self._accumulator.open_batch(queue, intake.limit_bytes, now_ms)
+        self.opened_ms = min(self.opened_ms, now_ms)
         handle = self._accumulator.append_first(
             queue, timestamp_ms, key, value, headers, intake.size_max_bytes
         )

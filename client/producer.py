@@ -27,7 +27,7 @@ from client.delivery import (
     make_handle,
 )
 from client.errors import BufferFull, ClientTimeout, ClosedError
-from client.events import Tick
+from client.events import NEVER_MS, Tick
 from client.sender import ProducerCore, ProducerEffect
 
 POLL_MS_MAX = 60_000
@@ -131,8 +131,7 @@ class Producer:
                 if handle is not None:
                     if on_delivery is not None:
                         handle[0].callbacks.append((handle, on_delivery))
-                    if handle[1] == 0 or intake.sealed_queue is not None:
-                        self._nudge(handle[0])
+                    self._nudge()
                     return handle
 
         def attempt() -> RecordHandle | None:
@@ -185,7 +184,10 @@ class Producer:
                 self._require_open()
                 is_known = self._core.knows(topic, monotonic_ms())
                 taken = attempt() if is_known else None
-                self._wake()
+                if taken is None:
+                    self._wake()
+                else:
+                    self._nudge()
             if taken is not None:
                 return taken
             left_ms = deadline_ms - monotonic_ms()
@@ -227,17 +229,20 @@ class Producer:
 
     # --- waking the I/O thread --------------------------------------------------------------------
 
-    def _nudge(self, batch: ProducerBatch) -> None:
-        """After a batch was opened or closed: wake the I/O thread if it has to act before it would.
+    def _nudge(self) -> None:
+        """If a batch was opened or closed: wake the I/O thread if it has to act before it would.
 
         A closed batch behind a full window goes out with the next answer, which wakes it anyway.
         """
-        if not self._sleeps_until_ms:
+        intake = self._intake
+        if intake.sealed_queue is None and intake.opened_ms == NEVER_MS:
             return
-        sealed, self._intake.sealed_queue = self._intake.sealed_queue, None
-        due_ms = batch.created_ms + self.config.linger_ms
+        due_ms = intake.opened_ms + self.config.linger_ms
+        sealed = intake.sealed_queue
         if due_ms < self._sleeps_until_ms or (sealed is not None and self._may_send(sealed)):
             self._wake()
+        intake.sealed_queue = None
+        intake.opened_ms = NEVER_MS
 
     def _may_send(self, queue: PartitionQueue) -> bool:
         window = self.config.max_in_flight_requests_per_connection

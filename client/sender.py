@@ -171,6 +171,7 @@ class ProducerCore:
     def _drain(self, now_ms: int) -> None:
         self._wake_ms = NEVER_MS
         self.intake.sealed_queue = None
+        self.intake.opened_ms = NEVER_MS
         by_node: dict[int, list[PartitionQueue]] = {}
         for queue in list(self.accumulator.active.values()):
             self._expire(queue, now_ms)
@@ -388,7 +389,9 @@ class ProducerCore:
             return ""
         error = self.cluster.metadata.errors.get(queue.topic)
         leader = self.cluster.metadata.leader(queue.topic, queue.partition)
-        if error is not None:
+        if self.cluster.wrong_cluster_id:
+            reason = f"an address belongs to another cluster, {self.cluster.wrong_cluster_id}"
+        elif error is not None:
             reason = f"the cluster answers {error.name} for the topic"
         elif leader is None or leader.node_id < 0:
             reason = "the partition has no leader"

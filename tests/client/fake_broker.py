@@ -124,6 +124,8 @@ class FakeCluster:
         """Every request that arrived: (node, body)."""
         self.on_produce: Callable[[int, ProducePart], ErrorCode | str | None] = _accept
         """Asked for each batch: None takes it, an error refuses it, or SILENCE, LOSE_ACK."""
+        self.lose_answers: dict[type, int] = {}
+        """How many answers to requests of a type get lost, after the request was carried out."""
         self.mute: set[int] = set()
         """Nodes that read everything and answer nothing."""
         self.lock = threading.RLock()
@@ -262,6 +264,9 @@ class FakeCluster:
                 continue
             routing_id = bytes(parts[0])
             body, payload = self._handle(node, routing_id, message)
+            if self.lose_answers.get(type(message.body), 0) > 0:
+                self.lose_answers[type(message.body)] -= 1
+                continue
             if body is not None:
                 self._reply(node, routing_id, message.correlation_id, body, payload)
 

@@ -297,6 +297,15 @@ class FetcherHarness(Harness):
     ) -> None:
         """Answer the oldest fetch: partition -> bytes; the other partitions get nothing."""
         (send,) = self.take(FetchRequest)
+        self.feed(self.full_answer(send, chunks, error, hint))
+
+    @staticmethod
+    def full_answer(
+        send: Send,
+        chunks: dict[int, bytes],
+        error: ErrorCode = ErrorCode.NONE,
+        hint: tuple[int, int] = (-1, -1),
+    ) -> Answered:
         request: Any = send.body
         parts = tuple(
             FetchPartResult(
@@ -315,12 +324,7 @@ class FetcherHarness(Harness):
             for part in request.parts
         )
         payload = [chunks[part.partition] for part in request.parts if part.partition in chunks]
-        self.feed(self.answer_to(send, FetchResponse(request.fetch_round, 0, parts), payload))
-
-    @staticmethod
-    def empty_answer(send: Send) -> Answered:
-        request: Any = send.body
-        return Harness.answer_to(send, FetchResponse(request.fetch_round, 0, ()))
+        return Harness.answer_to(send, FetchResponse(request.fetch_round, 0, parts), payload)
 
     def changes(self) -> list[PositionChanged]:
         return [effect for effect in self.other_effects if isinstance(effect, PositionChanged)]

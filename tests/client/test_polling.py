@@ -20,8 +20,10 @@ class Waiting:
     def __init__(self) -> None:
         self.arrived: list[Event] = []
         self.executed: list[Any] = []
+        self.waits: list[int] = []
 
     def poll(self, timeout_ms: int) -> list[Event]:
+        self.waits.append(timeout_ms)
         events, self.arrived = self.arrived, []
         return events
 
@@ -52,13 +54,29 @@ def test_answers_that_waited_longer_than_the_time_out_are_taken(clock: list[int]
     driver.turn(0)
     (fetch,) = [effect for effect in network.executed if isinstance(effect.body, FetchRequest)]
     clock[0] += 60_000
-    empty = consumer.empty_answer(fetch)
+    empty = consumer.full_answer(fetch, {})
     network.arrived = [empty]
     network.executed.clear()
     driver.turn(0)
     assert not any(isinstance(effect, CloseConnection) for effect in network.executed), (
         network.executed
     )
+
+
+def test_what_is_there_already_is_not_waited_for(clock: list[int]) -> None:
+    consumer = FetcherHarness()
+    consumer.core.assign([(TOPIC, 0)])
+    consumer.core.seek(TOPIC, 0, 0)
+    consumer.tick()
+    (send,) = consumer.take(FetchRequest)
+    network = Waiting()
+    network.arrived = [consumer.full_answer(send, {0: stored(0, b"a")})]
+    clock[0] = consumer.now_ms
+    PollingDriver(consumer.core, network).turn(60_000, consumer.core.has_something)
+    assert network.waits == [0]
+    assert [record.value for record in consumer.core.take(5)] == [b"a"]
+    assert not consumer.core.take(5)
+    assert not consumer.core.has_something()
 
 
 def test_run_until_ends_at_its_deadline(clock: list[int]) -> None:

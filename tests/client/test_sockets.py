@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from broker.wire.errors import ApiError, ErrorCode
-from broker.wire.messages import Appended, MetadataRequest, ProducePart, ProduceRequest
+from broker.wire.messages import (
+    Appended,
+    CreateTopicRequest,
+    DescribeNodeRequest,
+    MetadataRequest,
+    ProducePart,
+    ProduceRequest,
+)
 from client import (
     Admin,
     BufferFull,
@@ -18,6 +25,7 @@ from client import (
     ClosedError,
     ConfigError,
     Consumer,
+    OutcomeUnknown,
     Producer,
     RecordTooLarge,
     SendFailed,
@@ -431,6 +439,28 @@ def test_topics(cluster: FakeCluster) -> None:
         admin.delete_topic("new")
         with pytest.raises(ApiError, match="topic new"):
             admin.describe_topics(["new"])
+
+
+def test_a_creation_whose_answer_is_lost_is_not_called_refused(cluster: FakeCluster) -> None:
+    cluster.lose_answers = {CreateTopicRequest: 1}
+    with (
+        Admin(bootstrap_servers=cluster.bootstrap_servers, **FAST) as admin,
+        pytest.raises(OutcomeUnknown, match="TOPIC_ALREADY_EXISTS after an attempt"),
+    ):
+        admin.create_topic("new")
+    cluster.lose_answers = {CreateTopicRequest: 1_000}
+    with (
+        Admin(bootstrap_servers=cluster.bootstrap_servers, **FAST) as admin,
+        pytest.raises(OutcomeUnknown, match="no final answer"),
+    ):
+        admin.create_topic("newer", timeout_ms=700)
+
+
+def test_a_question_whose_answer_is_lost_is_asked_again(cluster: FakeCluster) -> None:
+    cluster.lose_answers = {MetadataRequest: 2, DescribeNodeRequest: 1}
+    with Admin(bootstrap_servers=cluster.bootstrap_servers, **FAST) as admin:
+        assert admin.list_topics() == ["t"]
+        assert admin.describe_node(3).node_id == 3
 
 
 def test_cluster_and_nodes(cluster: FakeCluster) -> None:
