@@ -104,7 +104,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code. Expected errors are one line on stderr."""
     try:
         code = _invoke(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
         return code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
