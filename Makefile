@@ -13,7 +13,7 @@ RUNS := runs/nightly
 help:
 	@echo "make demo     a cluster of three processes on trial: 30 s of faults, then the verdict"
 	@echo "make test     lint, then every test but the nightly ones; the last ones start processes"
-	@echo "make quick    lint and the tests that start no broker process, 90 s"
+	@echo "make quick    lint, and the tests without processes and without simulator"
 	@echo "make nightly  the long tests and ten trials, about an hour"
 	@echo "make lint     ruff and mypy"
 	@echo "make clean    remove what these made, data of clusters and runs excepted"
@@ -49,8 +49,8 @@ lint: $(STAMP)
 	@$(VENV)/bin/mypy
 
 quick: lint
-	@echo "== tests that start no broker process"
-	@$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not process and not nightly'
+	@echo "== tests that start no broker process, without the seeds of the simulator"
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not process and not nightly and not simulation'
 
 test: lint
 	@echo "== 1 of 2: tests that start no broker process, two at a time"
