@@ -23,6 +23,7 @@ from broker.wire.messages import (
 )
 
 RETRY_MS = 100
+REPLACED = "a newer incarnation of this broker has registered"
 
 
 class Phase(Enum):
@@ -102,7 +103,7 @@ class BrokerLifecycle:
         elif response.error is ErrorCode.INCONSISTENT_CLUSTER_ID:
             return f"the controller refuses the registration: {response.detail}"
         elif response.error is ErrorCode.STALE_BROKER_EPOCH:
-            return "a newer incarnation of this broker has registered"
+            return REPLACED
         return None
 
     def on_image(self, index: int, now_ms: int) -> bool:
@@ -118,7 +119,7 @@ class BrokerLifecycle:
         self.in_flight = False
         self.next_request_ms = now_ms + self.config.broker_heartbeat_interval_ms
         if response.error is ErrorCode.STALE_BROKER_EPOCH:
-            return "a newer incarnation of this broker has registered"
+            return REPLACED
         if response.error is ErrorCode.NONE:
             self.fenced = response.fenced
         elif response.error is not ErrorCode.BROKER_ID_NOT_REGISTERED:

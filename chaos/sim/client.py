@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from broker.events import Connection, Plane
 from broker.wire import frames
 from broker.wire.errors import ErrorCode
-from broker.wire.messages import CreateTopicRequest, CreateTopicResponse, Setting
+from broker.wire.messages import (
+    CreateTopicRequest,
+    CreateTopicResponse,
+    DeleteTopicRequest,
+    Setting,
+)
 from client.config import ProducerConfig
 from client.delivery import Completed, RecordHandle
 from client.events import Answered, CloseConnection, Send, Tick, is_bootstrap
@@ -174,8 +179,54 @@ class SimAdmin:
             self.created = self.created or exists
 
 
+class TopicChurn:
+    """Creates a topic and deletes it, again and again, asking now this broker, now that."""
+
+    def __init__(self, cluster: SimCluster, request: CreateTopicRequest, gap_ms_max: int) -> None:
+        self.cluster = cluster
+        self.request = request
+        self.gap_ms_max = gap_ms_max
+        self.asked = 0
+        self._stopped = False
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._stopped:
+            return
+        cluster = self.cluster
+        body: object = self.request
+        if self.asked % 2:
+            body = DeleteTopicRequest(self.request.name, self.request.timeout_ms)
+        self.asked += 1
+        target = cluster.nodes[cluster.choices.pick("churn at", tuple(cluster.nodes))]
+        connection = Connection(Plane.BROKER, f"churn.{self.asked}".encode())
+        cluster.network.send(
+            "churn",
+            target.name,
+            connection.routing_id.decode(),
+            frames.Kind.REQUEST,
+            self.asked,
+            body,
+            (),
+            lambda message: target.on_message("churn", connection, message, lambda answer: None),
+        )
+        cluster.clock.after(cluster.choices.draw("churn", 20, self.gap_ms_max), self._ask)
+
+    def stop(self) -> None:
+        self._stopped = True
+
+
 def create_request(
-    name: str, partitions: int, replication_factor: int, min_isr: int, flush: str
+    name: str,
+    partitions: int,
+    replication_factor: int,
+    min_isr: int,
+    flush: str,
+    segment_bytes: int = 134_217_728,
 ) -> CreateTopicRequest:
-    settings = (Setting("min_insync_replicas", str(min_isr)), Setting("flush", flush))
+    settings = (
+        Setting("min_insync_replicas", str(min_isr)),
+        Setting("flush", flush),
+        Setting("segment_bytes", str(segment_bytes)),
+    )
     return CreateTopicRequest(name, partitions, replication_factor, (), settings, 2_000)

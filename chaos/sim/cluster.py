@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from broker.config import NodeConfig, VoterAddress
 from broker.core import Identity
 from broker.events import Fact
+from broker.lifecycle import REPLACED
 from chaos.sim.choices import Choices
 from chaos.sim.client import SimProducer
 from chaos.sim.clock import SimClock
@@ -36,9 +37,10 @@ class Trace:
 
 
 class SimCluster:
-    """`nodes` combined nodes (controller and broker); everything drawn from `choices`."""
+    """Combined nodes (controller and broker), beyond `voter_count` only brokers; everything drawn
+    from `choices`."""
 
-    def __init__(self, node_count: int, choices: Choices) -> None:
+    def __init__(self, node_count: int, choices: Choices, voter_count: int | None = None) -> None:
         self.choices = choices
         self.clock = SimClock()
         self.network = SimNetwork(self.clock, choices)
@@ -51,24 +53,26 @@ class SimCluster:
         """Who was seen to lead (topic id, partition, leader epoch)."""
         self.leader_changes = 0
         self.crashes = 0
-        voters = tuple(
+        places = tuple(
             VoterAddress(node_id, f"disk{node_id}", "127.0.0.1", 20_000 + node_id)
             for node_id in range(1, node_count + 1)
         )
+        voters = places[:voter_count]
         self.nodes: dict[int, SimNode] = {}
-        for voter in voters:
+        for place in places:
             config = NodeConfig(
-                node_id=voter.node_id,
+                node_id=place.node_id,
                 cluster_id=CLUSTER_ID,
                 data_dir="simulated",
-                broker_port=10_000 + voter.node_id,
-                controller_port=voter.port,
+                roles=("controller", "broker") if place in voters else ("broker",),
+                broker_port=10_000 + place.node_id,
+                controller_port=place.port,
                 voters=voters,
                 log_index_interval_bytes=256,
                 facts="all",
             )
-            identity = Identity(CLUSTER_ID, voter.node_id, voter.disk_id)
-            self.nodes[voter.node_id] = SimNode(self, config, identity)
+            identity = Identity(CLUSTER_ID, place.node_id, place.disk_id)
+            self.nodes[place.node_id] = SimNode(self, config, identity)
 
     def node_at(self, address: str) -> int:
         port = int(address.rpartition(":")[2])
@@ -95,7 +99,12 @@ class SimCluster:
                 self.violations.append(f"{key} is led by {other} and by {node.config.node_id}")
 
     def on_halt(self, node: SimNode, reason: str) -> None:
-        self.violations.append(f"{node.name} halted: {reason}")
+        """A node gave up, which no fault here may bring about but one: the registration of a dead
+        process that arrives late, and before any other of it, looks like a newer life. The living
+        one ends then, as it must, and is started again like any other."""
+        self.trace.add(f"{self.clock.now_ms} {node.name} halts: {reason}")
+        if not (self.network.duplicate_percent and reason == REPLACED):
+            self.violations.append(f"{node.name} halted: {reason}")
         node.crash(power_loss=False)
 
     def on_completed(self, producer: SimProducer, batch: ProducerBatch) -> None:

@@ -1,7 +1,9 @@
 """The simulated network: links with delay, cuts and silent loss; frames through the real codec.
 
 A link is an ordered pair of names (nodes "n1", clients "c0"). On one link what arrives arrives in
-order, as on TCP; what a cut or a reset swallows is gone without a word.
+order, as on TCP; what a cut or a reset swallows is gone without a word. With `duplicate_percent`
+some requests between nodes arrive a second time, much later: messages of dead processes and of
+connections long replaced, more than TCP would ever do.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ class SimNetwork:
     cut: dict[tuple[str, str], bool] = field(default_factory=dict)
     loss_percent: int = 0
     delay_ms_max: int = 3
+    duplicate_percent: int = 0
+    late_ms_max: int = 4_000
     delivered: int = 0
     lost: int = 0
     _last_arrival_ms: dict[tuple[str, str, str], int] = field(default_factory=dict)
@@ -69,3 +73,7 @@ class SimNetwork:
             deliver(frames.decode(parts))
 
         self.clock.at(arrival_ms, arrive)
+        between_nodes = kind is not frames.Kind.RESPONSE and source[0] == "n"
+        percent = self.duplicate_percent if between_nodes else 0
+        if percent and self.choices.chance("duplicate", percent):
+            self.clock.at(arrival_ms + self.choices.draw("late", 1, self.late_ms_max), arrive)

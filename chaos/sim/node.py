@@ -7,6 +7,7 @@ disk's to judge.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from broker.config import NodeConfig
@@ -30,9 +31,12 @@ from broker.events import (
     Send,
     Store,
     Stored,
+    StoreFailed,
     Sync,
     Synced,
+    SyncFailed,
 )
+from broker.ports import DiskError
 from broker.wire import frames
 from chaos.sim.disk import SimDisk
 
@@ -51,6 +55,7 @@ class SimNode:
         self.disk = SimDisk()
         self.core: NodeCore | None = None
         self.incarnation = 0
+        self.wipe_count = 0
         self.paused = False
         self.halted: str | None = None
         self._is_stopping = False
@@ -73,6 +78,7 @@ class SimNode:
         self._is_stopping = False
         self._inbox = []
         self._reply_to = {}
+        self._wake_ms = -1
         name = f"{self.name}.{self.incarnation}"
         self.core = NodeCore(self.config, self.identity, self.disk, name, self.cluster.choices.draw)
         self._last_turn_ms = self.cluster.clock.now_ms
@@ -87,6 +93,14 @@ class SimNode:
             self.disk.power_loss(self.cluster.choices.draw)
         else:
             self.disk.process_crash()
+
+    def wipe(self) -> None:
+        """The process ends and its disk is lost; the next start finds a new, empty one."""
+        self.crash(power_loss=False)
+        self.wipe_count += 1
+        self.disk = SimDisk()
+        disk_id = f"disk{self.config.node_id}.{self.wipe_count}"
+        self.identity = replace(self.identity, disk_id=disk_id)
 
     def stop(self) -> None:
         """Ask the process to stop in good order; it is down once it has."""
@@ -172,12 +186,10 @@ class SimNode:
             case Store(path, generation, data):
                 self._later("store", lambda: self._stored(path, generation, data))
             case Remove(path):
-                self._later("remove", lambda: self.disk.remove(path))
+                self.disk.remove(path)
             case Resume(work):
                 self._inbox.append(Continue(work))
-            case Link():
-                self._link_versions[effect.peer, effect.plane] = 0
-            case ResetLink():
+            case Link() | ResetLink():
                 key = (effect.peer, effect.plane)
                 self._link_versions[key] = self._link_versions.get(key, 0) + 1
             case Halt(reason):
@@ -197,7 +209,11 @@ class SimNode:
         self.cluster.clock.after(self.cluster.choices.draw(label, 0, self.cluster.sync_ms_max), due)
 
     def _sync(self, effect: Sync) -> None:
-        pending = self.disk.prepare_sync(effect.files, effect.directories)
+        try:
+            pending = self.disk.prepare_sync(effect.files, effect.directories)
+        except DiskError as error:
+            self.receive(SyncFailed(effect.token, str(error)))
+            return
 
         def synced() -> None:
             pending.complete()
@@ -206,7 +222,11 @@ class SimNode:
         self._later("sync", synced)
 
     def _stored(self, path: str, generation: int, data: bytes) -> None:
-        self.disk.store(path, data)
+        try:
+            self.disk.store(path, data)
+        except DiskError as error:
+            self.receive(StoreFailed(path, generation, str(error)))
+            return
         self.receive(Stored(path, generation))
 
     # -- messages --------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.log.partition_log import PartitionLog
 from broker.wire.record_batch import decode_batch, iterate_batches
 from chaos.sim.choices import Choices
-from chaos.sim.client import SimAdmin, SimProducer, create_request
+from chaos.sim.client import SimAdmin, SimProducer, TopicChurn, create_request
 from chaos.sim.cluster import SimCluster
 from chaos.sim.node import SimNode
 
@@ -34,19 +35,72 @@ class RunResult:
     tail: tuple[str, ...]
 
 
-def run_seed(seed: int, *, load_ms: int = 8_000, keep_trace: bool = False) -> RunResult:
-    """Run one seed from an empty cluster to its judgement. Deterministic."""
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What kind of cluster a seed is run on, and what beyond the usual faults befalls it."""
+
+    nodes: int = 3
+    voters: int = 3
+    flush: str = "ack"
+    min_isr: int = 2
+    segment_bytes: int = 134_217_728
+    duplicate_percent: int = 0
+    """Requests between nodes that arrive once more, much later."""
+    churns: bool = False
+    """A topic beside the judged one is created and deleted all the time, and written to."""
+    stops: bool = False
+    """Some crashes are stops in good order instead."""
+    wipes: bool = False
+    """Brokers that are no voters may lose their disk, where another member of ISR or ELR stays."""
+
+
+def draw_setup(choices: Choices) -> Setup:
+    """Any setup in which no guarantee is given up. Under flush=async a crash may cost records, so
+    there every crash is a stop in good order."""
+    nodes = choices.pick("nodes", (3, 3, 5))
+    voters = 3 if nodes == 3 else choices.pick("voters", (3, 5))
+    flush = ("ack", "ack", "always", "async")[choices.draw("flush", 0, 3)]
+    min_isr = choices.pick("min_isr", (1, 2, 2, 3))
+    may_wipe = voters < nodes and flush != "async" and min_isr > 1
+    return Setup(
+        nodes=nodes,
+        voters=voters,
+        flush=flush,
+        min_isr=min_isr,
+        segment_bytes=choices.pick("segment_bytes", (1_024, 4_096, 134_217_728)),
+        duplicate_percent=choices.pick("duplicate_percent", (0, 2, 20)),
+        churns=choices.chance("churns", 50),
+        stops=choices.chance("stops", 50),
+        wipes=may_wipe and choices.chance("wipes", 70),
+    )
+
+
+def run_varied(seed: int, *, load_ms: int = 8_000, keep_trace: bool = False) -> RunResult:
+    """As `run_seed`, on a setup that is drawn too."""
     choices = Choices(seed)
-    cluster = SimCluster(3, choices)
+    return _run(seed, choices, draw_setup(choices), load_ms, keep_trace)
+
+
+def run_seed(
+    seed: int, *, load_ms: int = 8_000, keep_trace: bool = False, setup: Setup | None = None
+) -> RunResult:
+    """Run one seed from an empty cluster to its judgement. Deterministic."""
+    return _run(seed, Choices(seed), setup or Setup(), load_ms, keep_trace)
+
+
+def _run(seed: int, choices: Choices, setup: Setup, load_ms: int, keep_trace: bool) -> RunResult:
+    cluster = SimCluster(setup.nodes, choices, setup.voters)
     cluster.trace.keep_all = keep_trace
+    cluster.network.duplicate_percent = setup.duplicate_percent
     partitions = choices.draw("partitions", 1, 3)
     cluster.start_all()
-    admin = SimAdmin(cluster, create_request(TOPIC, partitions, 3, 2, "ack"))
+    request = create_request(TOPIC, partitions, 3, setup.min_isr, setup.flush, setup.segment_bytes)
+    admin = SimAdmin(cluster, request)
     producers: list[SimProducer] = []
     if cluster.wait(START_LIMIT_MS, "the topic is created", lambda: admin.created):
         for number in range(choices.draw("producers", 1, 3)):
             producers.append(SimProducer(cluster, f"c{number}", TOPIC, partitions))
-        _load(cluster, producers, load_ms)
+        _load(cluster, producers, setup, load_ms)
         _heal_and_judge(cluster, producers)
     outcomes = [producer.outcomes() for producer in producers]
     return RunResult(
@@ -64,28 +118,52 @@ def run_seed(seed: int, *, load_ms: int = 8_000, keep_trace: bool = False) -> Ru
     )
 
 
-def _load(cluster: SimCluster, producers: list[SimProducer], load_ms: int) -> None:
+def _load(cluster: SimCluster, producers: list[SimProducer], setup: Setup, load_ms: int) -> None:
     """Send and break things, both as drawn."""
     choices, clock = cluster.choices, cluster.clock
-    cluster.crash_between_effects = choices.chance("crash_between_effects", 50)
+    may_crash = setup.flush != "async"
+    cluster.crash_between_effects = may_crash and choices.chance("crash_between_effects", 50)
+    churn = _churn(cluster, setup) if setup.churns else None
     end_ms = clock.now_ms + load_ms
     next_fault_ms = clock.now_ms + 500
     while clock.now_ms < end_ms:
-        for producer in producers:
+        for producer in (*producers, *([churn.producer] if churn else [])):
             producer.send_some(choices.draw("burst", 0, 6))
         clock.run_until(clock.now_ms + choices.draw("gap", 5, 60))
         if clock.now_ms >= next_fault_ms:
-            _fault(cluster)
+            _fault(cluster, setup)
             next_fault_ms = clock.now_ms + choices.draw("fault_gap", 100, 1_500)
+    if churn is not None:
+        churn.topic.stop()
+        churn.producer.stop()
 
 
-def _fault(cluster: SimCluster) -> None:
+@dataclass(frozen=True, slots=True)
+class _Churn:
+    topic: TopicChurn
+    producer: SimProducer
+
+
+def _churn(cluster: SimCluster, setup: Setup) -> _Churn:
+    """Nothing is judged of what is written to it, but that nobody stumbles over it."""
+    request = create_request("u", 2, 3, setup.min_isr, setup.flush, setup.segment_bytes)
+    topic = TopicChurn(cluster, request, cluster.choices.pick("churn_ms", (200, 2_000)))
+    return _Churn(topic, SimProducer(cluster, "churner", "u", 2))
+
+
+def _fault(cluster: SimCluster, setup: Setup) -> None:
     choices, clock = cluster.choices, cluster.clock
     nodes = tuple(cluster.nodes)
     node = cluster.nodes[choices.pick("node", nodes)]
     kind = choices.draw("fault", 0, 5)
     lasting_ms = choices.draw("lasting", 50, 3_000)
-    if kind <= 1:
+    if kind <= 1 and setup.wipes and _may_lose_its_disk(cluster, node):
+        cluster.trace.add(f"{clock.now_ms} {node.name} loses its disk")
+        node.wipe()
+        clock.after(lasting_ms, lambda: None if node.is_up else node.start())
+    elif kind <= 1 and (setup.flush == "async" or (setup.stops and choices.chance("stop", 50))):
+        _stop_and_restart(cluster, node, down_ms=lasting_ms)
+    elif kind <= 1:
         _crash_and_restart(cluster, node, power_loss=kind == 1, down_ms=lasting_ms)
     elif kind == 2 and node.is_up:
         cluster.trace.add(f"{clock.now_ms} {node.name} pauses for {lasting_ms} ms")
@@ -101,6 +179,31 @@ def _fault(cluster: SimCluster) -> None:
     else:
         cluster.network.loss_percent = choices.draw("loss_percent", 1, 10)
         clock.after(lasting_ms, lambda: setattr(cluster.network, "loss_percent", 0))
+
+
+def _may_lose_its_disk(cluster: SimCluster, node: SimNode) -> bool:
+    """All agree on the metadata, and every partition has another member in ISR or ELR that never
+    lost its disk since it joined: then nothing acknowledged rests on this disk alone."""
+    images = [other.core.image for other in cluster.nodes.values() if other.core is not None]
+    if node.config.is_controller or len({image.index for image in images}) != 1:
+        return False  # a voter that lost its disk could not vote any more
+    image = images[0]
+    has_kept_its_disk = {
+        other.config.node_id: image.brokers[other.config.node_id].disk_id == other.identity.disk_id
+        for other in cluster.nodes.values()
+        if other.config.node_id in image.brokers and other is not node
+    }
+    return len(images) == len(cluster.nodes) and all(
+        any(has_kept_its_disk.get(member) for member in (*partition.isr, *partition.elr))
+        for _, _, partition in image.all_partitions()
+    )
+
+
+def _stop_and_restart(cluster: SimCluster, node: SimNode, *, down_ms: int) -> None:
+    if node.is_up and not node.paused:
+        cluster.trace.add(f"{cluster.clock.now_ms} {node.name} stops")
+        node.stop()
+    cluster.clock.after(down_ms, lambda: None if node.is_up else node.start())
 
 
 def _crash_and_restart(
@@ -146,10 +249,12 @@ def _heal_and_judge(cluster: SimCluster, producers: list[SimProducer]) -> None:
 
 
 def _judge(cluster: SimCluster, producers: list[SimProducer]) -> None:
-    logs = _logs(cluster)
-    if any(rows != next(iter(logs.values())) for rows in logs.values()):
-        cluster.violations.append("replicas differ after convergence")
-    rows = next(iter(logs.values()))
+    rows: dict[tuple[int, int], bytes] = {}
+    for partition, replicas in _records(cluster).items():
+        first = next(iter(replicas.values()))
+        if any(other != first for other in replicas.values()):
+            cluster.violations.append(f"replicas of {partition} differ after convergence")
+        rows.update({(partition, offset): value for offset, value in first.items()})
     seen: dict[bytes, tuple[int, int]] = {}
     for place, value in rows.items():
         if value in seen:
@@ -169,21 +274,24 @@ def _judge(cluster: SimCluster, producers: list[SimProducer]) -> None:
                 cluster.violations.append(f"{item.value!r} failed for certain, yet is in the log")
 
 
-def _logs(cluster: SimCluster) -> dict[int, dict[tuple[int, int], bytes]]:
-    """Every replica's records, by (partition, offset)."""
-    logs: dict[int, dict[tuple[int, int], bytes]] = {}
+def _records(cluster: SimCluster) -> dict[int, dict[int, dict[int, bytes]]]:
+    """Values of the judged topic by partition, node and offset."""
+    records: dict[int, dict[int, dict[int, bytes]]] = {}
     for node_id, node in cluster.nodes.items():
         assert node.core is not None
         assert node.core.broker is not None
-        rows: dict[tuple[int, int], bytes] = {}
-        for key, replica in sorted(node.core.broker.replicas.partitions.items()):
-            log = replica.log
-            offset = log.log_start_offset
-            while offset < log.log_end_offset:
-                for header, batch in iterate_batches(log.read(offset, 2**30, log.log_end_offset)):
-                    offset = header.next_offset
-                    for record in decode_batch(batch):
-                        assert record.value is not None
-                        rows[key[1], record.offset] = record.value
-        logs[node_id] = rows
-    return logs
+        for (_, partition), replica in sorted(node.core.broker.replicas.partitions.items()):
+            if replica.topic_name == TOPIC:
+                values = records.setdefault(partition, {}).setdefault(node_id, {})
+                _read_values(replica.log, values)
+    return records
+
+
+def _read_values(log: PartitionLog, values: dict[int, bytes]) -> None:
+    offset = log.log_start_offset
+    while offset < log.log_end_offset:
+        for header, batch in iterate_batches(log.read(offset, 2**30, log.log_end_offset)):
+            offset = header.next_offset
+            for record in decode_batch(batch):
+                assert record.value is not None
+                values[record.offset] = record.value
