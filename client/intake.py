@@ -88,6 +88,22 @@ class Intake:
     def knows(self, topic: str) -> bool:
         return topic in self._topics
 
+    def find_open(
+        self, topic: str, key: bytes | None, partition: int | None
+    ) -> ProducerBatch | None:
+        """The open batch that a record with a key or a partition goes to, if that is simple."""
+        intake = self._topics.get(topic)
+        if intake is None:
+            return None
+        queues = intake.queues
+        if partition is None:
+            if key is None or self._kind == "round_robin":
+                return None
+            partition = partition_for_key(self._kind, key, len(queues))
+        elif not 0 <= partition < len(queues):
+            return None
+        return queues[partition].open
+
     def append(
         self,
         topic: str,

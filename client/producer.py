@@ -58,7 +58,6 @@ class Producer:
         self._on_delivery = on_delivery
         self._core = ProducerCore(self.config, drawing(seed), self._wait_for_batch)
         self._intake = self._core.intake
-        self._sticky_batches = self._intake.sticky_batches
         self._connections = Connections(self.config)
         self._lock = threading.Lock()
         """Guards the core. Never held while waiting."""
@@ -73,6 +72,13 @@ class Producer:
         """When the I/O thread looks again by itself; 0 while it is about to. By `_lock`."""
         self._failure: BaseException | None = None
         """What ended the I/O thread, if it did not end by itself."""
+        # What send() needs for every record, within reach. Closing replaces the latter two.
+        self._acquire = self._lock.acquire
+        self._release = self._lock.release
+        self._sticky_batches = self._intake.sticky_batches
+        self._find_open: Callable[[str, bytes | None, int | None], ProducerBatch | None] = (
+            self._intake.find_open
+        )
         self._thread = threading.Thread(target=self._run, name="prozess-producer", daemon=True)
         self._thread.start()
 
@@ -98,18 +104,26 @@ class Producer:
         """
         if timestamp_ms is None:
             timestamp_ms = time_ns() // 1_000_000
-        if key is None and partition is None and on_delivery is None:
-            # Most records: no key, and the batch they go to is there and has room.
-            with self._lock:
+        # The ordinary case: the batch that the record goes to is open and has room.
+        self._acquire()
+        try:
+            if key is None and partition is None:
                 batch = self._sticky_batches.get(topic)
-                if (
-                    batch is not None
-                    and (builder := batch.builder) is not None
-                    and builder.append(timestamp_ms, None, value, headers)
-                ):
-                    index = batch.record_count
-                    batch.record_count = index + 1
-                    return make_handle((batch, index, timestamp_ms))
+            else:
+                batch = self._find_open(topic, key, partition)
+            if (
+                batch is not None
+                and (builder := batch.builder) is not None
+                and builder.append(timestamp_ms, key, value, headers)
+            ):
+                index = batch.record_count
+                batch.record_count = index + 1
+                handle = make_handle((batch, index, timestamp_ms))
+                if on_delivery is not None:
+                    batch.callbacks.append((handle, on_delivery))
+                return handle
+        finally:
+            self._release()
         return self._send(topic, value, key, headers, partition, timestamp_ms, on_delivery)
 
     def _send(
@@ -279,6 +293,7 @@ class Producer:
                 return
             self._is_closed = True
             self._sticky_batches = {}
+            self._find_open = _find_nothing
             self._intake.seal_all()
             batches = self._core.unfinished()
             self._wake()
@@ -365,3 +380,8 @@ class Producer:
         with self._news:
             self._news_count += 1
             self._news.notify_all()
+
+
+def _find_nothing(topic: str, key: bytes | None, partition: int | None) -> ProducerBatch | None:
+    """`Intake.find_open` of a closed producer."""
+    return None
