@@ -469,6 +469,13 @@ class Stage:
         assert isinstance(send.body, FetchRequest)
         return send.correlation_id, send.body
 
+    def release_round(self, leader: int) -> None:
+        """A leader answers what it has parked of us, with nothing."""
+        send = [send for send in self.sent(FetchRequest) if send.peer == leader][-1]
+        assert isinstance(send.body, FetchRequest)
+        body = FetchResponse(send.body.fetch_round, 0, ())
+        self.handle(Answered(leader, Plane.BROKER, send.correlation_id, body))
+
     def rounds_sent(self) -> int:
         return len(self.sent(FetchRequest))
 
