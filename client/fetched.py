@@ -66,6 +66,8 @@ class FetchedPartition:
         """The offset of the next record to hand out."""
         self.fetch_offset = position
         """The offset after the last batch held."""
+        self._is_at_boundary = False
+        """`fetch_offset` is where a batch ends, and the next begins."""
         self._check_crcs = check_crcs
         self._chunks: deque[Buffer] = deque()
         self._batches: Iterator[tuple[BatchHeader, memoryview]] = iter(())
@@ -77,20 +79,31 @@ class FetchedPartition:
         """The position once all rows are handed out."""
 
     def add(self, chunk: Buffer) -> None:
-        """Take a chunk whose first batch holds `fetch_offset`; CorruptRecords if it is no batches.
+        """Take a chunk that was read from `fetch_offset` on; CorruptRecords if it is none.
 
-        Batches that were fetched before are passed over when they are read.
+        A base offset is not covered by the batch's checksum, so each batch must begin where the
+        last one ended. Only the very first may begin earlier: a position can be inside a batch.
         """
         end_offset = self.fetch_offset
+        is_at_boundary = self._is_at_boundary
         try:
             for header, _ in iterate_batches(chunk):
-                end_offset = max(end_offset, header.next_offset)
+                begins_right = header.base_offset == end_offset
+                if not is_at_boundary:
+                    begins_right = header.base_offset <= end_offset < header.next_offset
+                if not begins_right or header.last_offset_delta < 0:
+                    raise CorruptBatch(
+                        0, f"offsets {header.base_offset} to {header.last_offset}, not {end_offset}"
+                    )
+                end_offset = header.next_offset
+                is_at_boundary = True
         except CorruptBatch as error:
             raise CorruptRecords(
                 f"{self.topic}-{self.partition} from offset {self.fetch_offset}: {error}"
             ) from error
         if end_offset > self.fetch_offset:
             self.fetch_offset = end_offset
+            self._is_at_boundary = is_at_boundary
             self._chunks.append(chunk)
 
     @property
@@ -199,3 +212,4 @@ class FetchedPartition:
         self._rows = []
         self._next_row = 0
         self.fetch_offset = self.position
+        self._is_at_boundary = False

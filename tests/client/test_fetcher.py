@@ -51,12 +51,6 @@ def test_records_before_the_position_are_passed_over() -> None:
     assert values(consumer) == [b"c", b"d"]
 
 
-def test_a_batch_wholly_before_the_position_is_passed_over() -> None:
-    consumer = reading(6)
-    consumer.give({0: stored(4, b"a", b"b") + stored(6, b"c")})
-    assert values(consumer) == [b"c"]
-
-
 def test_a_limit_stops_in_the_middle_of_a_batch() -> None:
     consumer = reading(0)
     consumer.give({0: stored(0, b"a", b"b", b"c") + stored(3, b"d")})
@@ -339,6 +333,35 @@ def test_a_flipped_bit_is_raised_and_fetched_again() -> None:
     assert consumer.asked() == [(0, 1)]
     consumer.give({0: stored(1, b"b")})
     assert values(consumer) == [b"b"]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        stored(4, b"a", b"b"),  # ends before the position
+        stored(7, b"a", b"b"),  # begins behind it
+        stored(5, b"a", b"b") + stored(9, b"c"),  # the second begins too late
+        stored(5, b"a", b"b") + stored(3, b"c", b"d"),  # or too early, as if it had been read
+    ],
+)
+def test_wrong_base_offsets_are_damage(chunk: bytes) -> None:
+    """They are not covered by the checksum; believed, they would skip records in silence."""
+    consumer = reading(6)
+    consumer.give({0: chunk})
+    with pytest.raises(CorruptRecords, match="t-0 from offset 6"):
+        consumer.core.take(5)
+    consumer.tick()
+    assert consumer.asked() == [(0, 6)]
+
+
+def test_only_the_first_batch_may_begin_before_the_position() -> None:
+    consumer = reading(6)
+    consumer.give({0: stored(5, b"a", b"b")})
+    assert values(consumer) == [b"b"]
+    consumer.tick()
+    consumer.give({0: stored(6, b"b", b"c")})
+    with pytest.raises(CorruptRecords):
+        consumer.core.take(5)
 
 
 def test_damage_is_let_through_if_asked() -> None:
