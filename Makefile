@@ -52,11 +52,14 @@ quick: lint
 	@echo "== tests that start no broker process, without the seeds of the simulator"
 	@$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not process and not nightly and not simulation'
 
+# The second part runs also when the first one failed: whoever waits for it wants to know all.
 test: lint
-	@echo "== 1 of 2: tests that start no broker process, two at a time"
-	@$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not process and not nightly'
-	@echo "== 2 of 2: tests on real processes, one cluster at a time"
-	@$(PY) -m pytest -q -m 'process and not nightly'
+	@code=0; \
+	echo "== 1 of 2: tests that start no broker process, two at a time"; \
+	$(PY) -m pytest -q -n 2 --dist loadgroup -m 'not process and not nightly' || code=1; \
+	echo "== 2 of 2: tests on real processes, one cluster at a time"; \
+	$(PY) -m pytest -q -m 'process and not nightly' || code=1; \
+	exit $$code
 
 nightly: lint
 	@echo "== the long tests"
