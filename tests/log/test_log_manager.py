@@ -223,6 +223,21 @@ def test_restart_where_the_log_already_begins() -> None:
     assert recovered_log(disk).epochs.entries() == ((3, 0),)
 
 
+def test_restart_in_a_file_that_was_just_dropped() -> None:
+    disk = SimDisk()
+    log = create_log(disk, segment_bytes=500)
+    append_many(log, 30)
+    base_offset = log.segments[1].base_offset
+    log.truncate_to(1)
+    log.restart_at(base_offset)
+    sync_all(disk, log)
+    append_many(log, 3, leader_epoch=2)
+    sync_all(disk, log)
+    disk.power_loss(keep_nothing)
+    log = recovered_log(disk)
+    assert (log.log_start_offset, log.log_end_offset) == (base_offset, base_offset + 3)
+
+
 def test_an_empty_log_that_begins_above_zero_comes_back() -> None:
     disk = SimDisk()
     log = create_log(disk)
