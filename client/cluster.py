@@ -205,7 +205,12 @@ class ClusterCore:
         match event:
             case Answered():
                 ended = self.router.on_answered(event)
-                return self._keep_ours([ended] if ended else [], now_ms)
+                others = self._keep_ours([ended] if ended else [], now_ms)
+                if isinstance(event.body, MetadataResponse):
+                    moved, closing = self.router.close_moved()
+                    self.effects += closing
+                    others += self._keep_ours(moved, now_ms)
+                return others
             case Disconnected():
                 return self._keep_ours(self.router.on_disconnected(event, now_ms), now_ms)
             case Tick():

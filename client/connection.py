@@ -170,9 +170,7 @@ class Connections:
 
     def _send(self, effect: Send) -> None:
         link = self._links.get(effect.peer)
-        if link is not None and link.address != effect.address:
-            self._drop(effect.peer, link)
-            link = None
+        assert link is None or link.address == effect.address, "moved: the core closes it first"
         if link is None:
             try:
                 link = self._connect(effect.peer, effect.address)

@@ -50,6 +50,8 @@ class Ended:
 
 @dataclass(slots=True)
 class _Peer:
+    address: str = ""
+    """Where the last request went."""
     failures: int = 0
     """Connections that failed in a row; an answer sets it to 0."""
     down_until_ms: int = 0
@@ -82,13 +84,16 @@ class RequestRouter:
         assert address is not None, "a peer that is ready has an address"
         request = Request(peer, self._next_correlation_id, body, now_ms + timeout_ms, context)
         self._next_correlation_id += 1
-        self._peer(peer).requests[request.correlation_id] = request
+        state = self._peer(peer)
+        state.address = address
+        state.requests[request.correlation_id] = request
         return Send(peer, address, request.correlation_id, body, payload)
 
     def send_one_way(self, peer: int, body: object, payload: Sequence[Buffer]) -> Send:
         """A request that nobody answers."""
         address = self.address(peer)
         assert address is not None, "a peer that is ready has an address"
+        self._peer(peer).address = address
         correlation_id = self._next_correlation_id
         self._next_correlation_id += 1
         return Send(peer, address, correlation_id, body, payload, one_way=True)
@@ -123,6 +128,20 @@ class RequestRouter:
                 ended += [Ended(request, None, (), True) for request in peer.requests.values()]
                 peer.requests.clear()
                 self._rest(peer, now_ms)
+        return ended, effects
+
+    def close_moved(self) -> tuple[list[Ended], list[Effect]]:
+        """Close connections to nodes that listen elsewhere now: restarted, they never answer."""
+        ended: list[Ended] = []
+        effects: list[Effect] = []
+        for peer_id, peer in self._peers.items():
+            if peer.address and self.address(peer_id) not in (None, peer.address):
+                effects.append(CloseConnection(peer_id))
+                ended += [Ended(request, None, (), True) for request in peer.requests.values()]
+                peer.requests.clear()
+                peer.address = ""
+                peer.failures = 0
+                peer.down_until_ms = 0
         return ended, effects
 
     def close_all(self) -> tuple[list[Ended], list[Effect]]:

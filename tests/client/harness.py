@@ -57,6 +57,7 @@ class World:
         self.message_max_bytes = 1_048_588
         self.topic_error = ErrorCode.NONE
         self.cluster_id = "cluster"
+        self.port_shift = 0
 
     def move(self, node: int, partition: int = 0) -> None:
         self.index += 1
@@ -65,7 +66,7 @@ class World:
 
     def metadata(self, names: Sequence[str] | None = (TOPIC,)) -> MetadataResponse:
         brokers = tuple(
-            BrokerEndpoint(node, "host", 9_000 + node, 1, False)
+            BrokerEndpoint(node, "host", 9_000 + self.port_shift + node, 1, False)
             for node in range(1, self.node_count + 1)
         )
         return MetadataResponse(

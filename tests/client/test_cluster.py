@@ -159,6 +159,20 @@ def test_all_brokers_gone_brings_the_bootstrap_address_back() -> None:
     assert [send.peer for send in admin.sent] == [-1]
 
 
+def test_a_node_that_moved_is_sought_at_its_new_address() -> None:
+    admin = AdminHarness()
+    call = admin.start(DescribeNodeRequest(False), node=2)
+    (old,) = admin.sent
+    admin.world.port_shift = 100
+    admin.world.index += 1
+    admin.cluster.request_refresh(admin.now_ms)
+    admin.advance(100)
+    assert 2 in admin.closed
+    (new,) = admin.sent
+    assert (old.address, new.address) == ("host:9002", "host:9102")
+    assert call.maybe_done
+
+
 def test_rests_grow_with_failures_and_end_with_an_answer() -> None:
     admin = AdminHarness()
     router = admin.cluster.router
