@@ -194,12 +194,12 @@ STORIES = {
         "append 3; request; truncate 1; append 3; answer; append 2; request; answer; append 2",
     ),
     "a sync of before the cut proves no cut": (
-        2,
-        "append 2; request; truncate 1; append 3; answer; append 3; sync; append 2",
+        1,
+        "append 1; request; truncate 0; append 1; answer; append 1; sync; append 2",
     ),
     "a sync of before a failed append proves no cut": (
-        3,
-        "append 1; request; fail; append 1; answer; append 4; sync; append 2",
+        2,
+        "append 1; request; fail; append 3; answer; append 3; sync; append 2",
     ),
     "cut, and cut again in the new file": (
         3,
