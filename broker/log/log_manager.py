@@ -107,7 +107,8 @@ class LogManager:
             self._high_watermarks.get(key, 0),
         )
         try:
-            self._logs[key] = yield from recover_log(self._disk, found, self._index_interval_bytes)
+            log = yield from recover_log(self._disk, found, self._index_interval_bytes)
+            self._add(log)
         except DamagedLog as error:
             kept_at = self._set_aside(path)
             self._damaged(Damage(*key, error.path, error.position, error.reason, kept_at))
@@ -191,8 +192,14 @@ class LogManager:
             segment_bytes=segment_bytes,
             index_interval_bytes=self._index_interval_bytes,
         )
-        self._logs[topic_id, partition] = log
+        self._add(log)
         return log
+
+    def _add(self, log: PartitionLog) -> None:
+        self._logs[log.topic_id, log.partition] = log
+        # All logs share one list: to look for removals must not cost a look at every log.
+        self._removals += log.removals
+        log.removals = self._removals
 
     def remove(self, topic_id: str, partition: int) -> str:
         """Forget a log; the directory to remove."""
@@ -204,10 +211,8 @@ class LogManager:
 
     def take_removals(self) -> tuple[str, ...]:
         """Paths that only take room, to be removed now; each is given once."""
-        for log in self.all():
-            self._removals += log.removals
-            log.removals.clear()
-        removals, self._removals = tuple(self._removals), []
+        removals = tuple(self._removals)
+        self._removals.clear()
         return removals
 
     # --- checkpoints ------------------------------------------------------------------------------
