@@ -82,7 +82,8 @@ class FetchedPartition:
         """Take a chunk that was read from `fetch_offset` on; CorruptRecords if it is none.
 
         A base offset is not covered by the batch's checksum, so each batch must begin where the
-        last one ended. Only the very first may begin earlier: a position can be inside a batch.
+        last one ended (nothing is compacted, logs have no holes). Only the very first may begin
+        earlier: a position can be inside a batch.
         """
         end_offset = self.fetch_offset
         is_at_boundary = self._is_at_boundary
