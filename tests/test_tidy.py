@@ -90,6 +90,22 @@ PURE_PREFIXES = (
     "broker.events",
     "chaos.checker",
     "chaos.sim",
+    "client.accumulator",
+    "client.cluster",
+    "client.config",
+    "client.delivery",
+    "client.errors",
+    "client.events",
+    "client.fetched",
+    "client.fetcher",
+    "client.idempotence",
+    "client.intake",
+    "client.metadata",
+    "client.offsets",
+    "client.partitioner",
+    "client.requests",
+    "client.retry",
+    "client.sender",
 )
 IMPURE_MODULES = frozenset(
     {

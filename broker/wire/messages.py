@@ -84,7 +84,7 @@ class ProducePartResult:
     base_offset: int
     """First offset of the batch (of the original batch when it is a duplicate); -1 on error."""
     leader_epoch: int
-    """The answering leader's epoch, -1 if it is not the leader."""
+    """Of the append if it was made, else the newest that this broker knows (a hint); -1 if none."""
     leader_id: int
     """The leader by this broker's metadata, a hint; -1 if none is known."""
     log_start_offset: int
