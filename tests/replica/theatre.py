@@ -13,7 +13,7 @@ these may go without touching the metadata quorum. Verbs are methods of `Theatre
     wait 500                            milliseconds of virtual time
     run-until-quiet                     until nothing changed for two seconds
     status                              what each replica believes
-    log                                 value/epoch of each record, replica by replica
+    log / values                        value/epoch, or value, of each record, replica by replica
     facts Truncated [node=4]            how often something became true
 """
 
@@ -322,6 +322,13 @@ class Theatre:
                 continue
             lines.append(f"n{node_id} {' '.join(_records(replica.log)) or 'empty'}")
         return "\n".join(lines)
+
+    def do_values(self, command: Command) -> str:
+        """As `log`, without the epochs, where these depend on who was back first."""
+        return "\n".join(
+            " ".join(word.partition("/")[0] for word in line.split())
+            for line in self.do_log(command).splitlines()
+        )
 
     def do_facts(self, command: Command) -> str:
         kind, node_id = command.word(0), command.number("node", 0)
