@@ -267,6 +267,7 @@ def test_a_log_that_ends_below_the_leaders_start_begins_there() -> None:
     answer = stage.answer_event(error=ErrorCode.OFFSET_OUT_OF_RANGE, start=7, end=9)
     stage.handle(answer)
     assert stage.partition().log.log_start_offset == 7
+    assert stage.ends == (7, 0, 7), "what lies below the leader's start is committed"
     assert stage.syncs, "the new beginning is made durable at once, before any answer needs it"
     stage.sync()
     stage.later(100)
@@ -390,6 +391,16 @@ def test_a_sync_of_a_log_that_is_gone_is_ignored() -> None:
     stage.handle(Synced(effect.token))
     stage.handle(Synced(SyncToken((OTHER_TOPIC, 0), 0, 5)))
     assert not stage.halts
+
+
+def test_metadata_of_a_turn_comes_before_its_records() -> None:
+    """Else a produce would be appended by a leader that has read of its successor."""
+    stage = leading()
+    stage.append(stage.changed(leader=2))
+    event = stage.produce_event(batch("a"))
+    stage.handle(event, *stage.metadata_events())
+    assert stage.verdict(event.correlation_id) == "NOT_LEADER_OR_FOLLOWER NO"
+    assert stage.ends[0] == 0
 
 
 # -- topics come and go ----------------------------------------------------------------------------
