@@ -182,20 +182,23 @@ def _fault(cluster: SimCluster, setup: Setup) -> None:
 
 
 def _may_lose_its_disk(cluster: SimCluster, node: SimNode) -> bool:
-    """All agree on the metadata, and every partition has another member in ISR or ELR that never
-    lost its disk since it joined: then nothing acknowledged rests on this disk alone."""
+    """All agree on the metadata, in which every partition has another member in ISR or ELR, and no
+    other loss of a disk is still unknown to the controller. (With two unknown losses it could
+    fence the last who holds the records, and keep the two.)"""
     images = [other.core.image for other in cluster.nodes.values() if other.core is not None]
-    if node.config.is_controller or len({image.index for image in images}) != 1:
+    if node.config.is_controller or len(images) < len(cluster.nodes):
         return False  # a voter that lost its disk could not vote any more
     image = images[0]
-    has_kept_its_disk = {
-        other.config.node_id: image.brokers[other.config.node_id].disk_id == other.identity.disk_id
-        for other in cluster.nodes.values()
-        if other.config.node_id in image.brokers and other is not node
-    }
-    return len(images) == len(cluster.nodes) and all(
-        any(has_kept_its_disk.get(member) for member in (*partition.isr, *partition.elr))
-        for _, _, partition in image.all_partitions()
+    return (
+        len({other.index for other in images}) == 1
+        and all(
+            node_id in image.brokers and image.brokers[node_id].disk_id == other.identity.disk_id
+            for node_id, other in cluster.nodes.items()
+        )
+        and all(
+            {*partition.isr, *partition.elr} - {node.config.node_id}
+            for _, _, partition in image.all_partitions()
+        )
     )
 
 
