@@ -185,7 +185,7 @@ class NodeCore:
     def _on_request(self, event: Received, now_ms: int) -> None:
         body = event.body
         if isinstance(body, RaftRequest):
-            if self.driver is not None:
+            if self.driver is not None and event.connection.plane is Plane.CONTROLLER:
                 self._quorum_moved = True
                 self.driver.step(body, now_ms)
             return

@@ -520,18 +520,3 @@ RESPONSES: dict[Api, type] = {
     Api.ALLOCATE_PRODUCER_IDS: AllocateProducerIdsResponse,
     Api.METADATA_FETCH: MetadataFetchResponse,
 }
-
-CONTROLLER_PLANE: frozenset[Api] = frozenset(
-    {
-        Api.RAFT,
-        Api.ALTER_PARTITION,
-        Api.BROKER_REGISTRATION,
-        Api.BROKER_HEARTBEAT,
-        Api.ALLOCATE_PRODUCER_IDS,
-        Api.METADATA_FETCH,
-        Api.CREATE_TOPIC,
-        Api.DELETE_TOPIC,
-        Api.DESCRIBE_NODE,
-    }
-)
-"""What the controller listener answers. Brokers forward the topic operations of clients there."""
