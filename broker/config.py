@@ -61,8 +61,6 @@ class NodeConfig:
     log_segment_bytes: int = 134_217_728
     log_index_interval_bytes: int = 4_096
     replica_high_watermark_checkpoint_interval_ms: int = 5_000
-    log_flush_offset_checkpoint_interval_ms: int = 5_000
-    response_bytes_max: int = 67_108_864
     connections_max: int = 2_000
     disk_stall_ms_max: int = 20_000
     pause_ms: int = 200
@@ -92,7 +90,6 @@ KAFKA_TIMING: dict[str, int] = {
     "replica_fetch_wait_max_ms": 500,
     "replica_fetch_timeout_ms": 30_000,
     "replica_fetch_backoff_ms": 1_000,
-    "log_flush_offset_checkpoint_interval_ms": 60_000,
 }
 """Kafka's own timeouts, for `--timing kafka`; the defaults suit one machine."""
 

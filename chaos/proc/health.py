@@ -112,5 +112,27 @@ def problems(view: ClusterView, spec: ClusterSpec) -> list[str]:
     return found
 
 
-def under_replicated(view: ClusterView) -> tuple[PartitionView, ...]:
-    return tuple(part for part in view.partitions if part.is_under_replicated)
+def replica_ends(view: ClusterView, part: PartitionView) -> dict[int, tuple[int, int]]:
+    """Node id -> (log end, high watermark) of each replica that was heard."""
+    return {
+        node.node_id: (replica.log_end_offset, replica.high_watermark)
+        for node in view.nodes
+        for replica in node.replicas
+        if (replica.topic_id, replica.partition) == (part.topic_id, part.partition)
+    }
+
+
+def is_converged(view: ClusterView, spec: ClusterSpec, topic: str | None = None) -> bool:
+    """Nothing is missing, and every replica has the same end, all committed.
+
+    `topic` leaves the other topics' ends out.
+    """
+    if problems(view, spec):
+        return False
+    for part in view.partitions:
+        if topic is not None and part.topic != topic:
+            continue
+        ends = set(replica_ends(view, part).values())
+        if len(ends) != 1 or any(end != mark for end, mark in ends):
+            return False
+    return True

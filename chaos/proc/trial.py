@@ -19,10 +19,10 @@ from broker.wire.errors import ApiError
 from chaos.checker.judge import judge
 from chaos.checker.verdict import Verdict
 from chaos.faults import DEFAULT_KINDS, FaultKind, Timing, schedule, seeded_draw
-from chaos.proc.ask import Asker
+from chaos.proc.ask import Asker, observe
 from chaos.proc.cluster import BROKER_COMMAND, Plan, Programs
 from chaos.proc.evidence_copy import copy_evidence
-from chaos.proc.health import ClusterView, problems
+from chaos.proc.health import is_converged, problems
 from chaos.proc.nemesis import FaultLog, Nemesis
 from chaos.proc.scripts import SCRIPT_GATES, SCRIPT_KINDS, SCRIPTS, ScriptedNemesis
 from chaos.proc.wiring import Wiring, wire
@@ -153,7 +153,7 @@ class Trial:
         nemesis = kind(
             wiring,
             schedule(seeded_draw(options.seed), options.time_s * 1_000, options.kinds, Timing()),
-            observe=_Observer(wiring),
+            observe=lambda: observe(wiring.cluster.spec),
             record=fault_log,
             watched=[(TOPIC, number) for number in range(options.partitions)],
         )
@@ -244,7 +244,7 @@ class Trial:
         deadline = time.monotonic() + HEAL_LIMIT_MS / 1_000
         seen_ns: int | None = None
         while time.monotonic() < deadline:
-            if is_converged(asker.view(), wiring):
+            if is_converged(asker.view(), wiring.cluster.spec):
                 if seen_ns is not None:
                     return seen_ns
                 seen_ns = time.monotonic_ns()
@@ -302,33 +302,6 @@ class Trial:
         self.progress.counts = counts
         self.progress.fault = fault
         self.show(self.progress)
-
-
-class _Observer:
-    """The nemesis's eyes: asks the nodes directly, on connections of its own thread."""
-
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
-
-    def __call__(self) -> ClusterView:
-        with Asker(self._wiring.cluster.spec) as asker:
-            return asker.view()
-
-
-def is_converged(view: ClusterView, wiring: Wiring) -> bool:
-    """Nothing is missing, and every replica of each partition has the same end, all committed."""
-    if problems(view, wiring.cluster.spec):
-        return False
-    for part in view.partitions:
-        ends = {
-            (replica.log_end_offset, replica.high_watermark)
-            for node in view.nodes
-            for replica in node.replicas
-            if (replica.topic_id, replica.partition) == (part.topic_id, part.partition)
-        }
-        if len(ends) != 1 or any(end != mark for end, mark in ends):
-            return False
-    return True
 
 
 def _ids(seed: int) -> Callable[[], str]:

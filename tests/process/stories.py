@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chaos.proc.ask import Asker
 from chaos.proc.cluster import Cluster, Plan
-from chaos.proc.health import ClusterView, PartitionView, problems
+from chaos.proc.health import ClusterView, PartitionView, is_converged, problems
 from client.admin import Admin
 
 LIMIT_S = 30.0
@@ -54,17 +54,10 @@ class Story:
 
     def wait_equal(self, topic: str) -> ClusterView:
         """All replicas of a topic in sync, with equal ends, all committed."""
-
-        def equal(view: ClusterView) -> bool:
-            if problems(view, self.cluster.spec):
-                return False
-            for part in parts_of(view, topic):
-                ends = set(ends_of(view, part).values())
-                if len(ends) != 1 or any(end != mark for end, mark in ends):
-                    return False
-            return True
-
-        return self.wait_for(f"the replicas of {topic} are equal", equal)
+        return self.wait_for(
+            f"the replicas of {topic} are equal",
+            lambda view: is_converged(view, self.cluster.spec, topic),
+        )
 
     def create_topic(
         self,
@@ -100,16 +93,6 @@ class Story:
 
 def parts_of(view: ClusterView, topic: str) -> list[PartitionView]:
     return [part for part in view.partitions if part.topic == topic]
-
-
-def ends_of(view: ClusterView, part: PartitionView) -> dict[int, tuple[int, int]]:
-    """Node id -> (log end, high watermark) of each replica that answered."""
-    return {
-        node.node_id: (replica.log_end_offset, replica.high_watermark)
-        for node in view.nodes
-        for replica in node.replicas
-        if (replica.topic_id, replica.partition) == (part.topic_id, part.partition)
-    }
 
 
 @contextmanager

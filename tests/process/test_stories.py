@@ -14,11 +14,12 @@ import pytest
 
 from broker.wire.errors import ErrorCode
 from chaos.proc.cluster import Plan
+from chaos.proc.health import replica_ends
 from client.consumer import Consumer
 from client.delivery import RecordHandle
 from client.producer import Producer
 from client.retry import SendFailed
-from tests.process.stories import Story, ends_of, parts_of, running
+from tests.process.stories import Story, parts_of, running
 
 pytestmark = [pytest.mark.process, pytest.mark.xdist_group("cluster")]
 
@@ -150,7 +151,9 @@ def test_without_a_quorum_nothing_is_acknowledged_and_afterwards_all_goes_on(thr
         producer.send("alone", b"before", partition=0).result(10)
         leader = three.leader("alone")
         others = [node_id for node_id in three.cluster.node_ids if node_id != leader]
-        mark = ends_of(three.wait_equal("alone"), parts_of(three.view(), "alone")[0])[leader][1]
+        mark = replica_ends(three.wait_equal("alone"), parts_of(three.view(), "alone")[0])[leader][
+            1
+        ]
         for node_id in others:
             three.cluster.kill(node_id)
         with pytest.raises(SendFailed) as failed:
@@ -198,7 +201,7 @@ def test_below_min_isr_nothing_is_appended_until_a_replica_is_back(five: Story) 
     five.wait_for(
         "the ISR is the leader alone", lambda view: parts_of(view, "small")[0].isr == (1,)
     )
-    before = ends_of(five.view(), parts_of(five.view(), "small")[0])[1]
+    before = replica_ends(five.view(), parts_of(five.view(), "small")[0])[1]
     with Producer(
         bootstrap_servers=five.bootstrap, request_timeout_ms=500, delivery_timeout_ms=1_500
     ) as producer:
@@ -206,7 +209,7 @@ def test_below_min_isr_nothing_is_appended_until_a_replica_is_back(five: Story) 
             producer.send("small", b"refused", partition=0).result(10)
         assert failed.value.code is ErrorCode.NOT_ENOUGH_REPLICAS
         assert failed.value.definite
-    assert ends_of(five.view(), parts_of(five.view(), "small")[0])[1] == before
+    assert replica_ends(five.view(), parts_of(five.view(), "small")[0])[1] == before
     five.restart([4])
     five.wait_for(
         "broker 4 is in sync again", lambda view: parts_of(view, "small")[0].isr == (1, 4)
