@@ -151,9 +151,8 @@ def test_without_a_quorum_nothing_is_acknowledged_and_afterwards_all_goes_on(thr
         producer.send("alone", b"before", partition=0).result(10)
         leader = three.leader("alone")
         others = [node_id for node_id in three.cluster.node_ids if node_id != leader]
-        mark = replica_ends(three.wait_equal("alone"), parts_of(three.view(), "alone")[0])[leader][
-            1
-        ]
+        whole = three.wait_equal("alone")
+        mark = replica_ends(whole, parts_of(whole, "alone")[0])[leader][1]
         for node_id in others:
             three.cluster.kill(node_id)
         with pytest.raises(SendFailed) as failed:
