@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.sim.run import Setup, run_seed
+from chaos.sim.run import run_seed
+from chaos.sim.setup import Setup
 
 pytestmark = pytest.mark.simulation
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from chaos.sim.choices import Choices
-from chaos.sim.run import RunResult, Setup, draw_setup, run_seed, run_varied
+from chaos.sim.run import RunResult, run_seed, run_varied
+from chaos.sim.setup import Setup, draw_setup
 
 pytestmark = pytest.mark.simulation
 
