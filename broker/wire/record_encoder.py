@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import cast
 
 import crc32c
@@ -35,6 +35,7 @@ from broker.wire.varint import (
     TABLE_SIZE,
     VARINTS,
     encode_varint,
+    end_of_width,
     entries,
     with_suffix,
 )
@@ -221,7 +222,8 @@ class BatchBuilder:
         """
         assert self._values, "a batch holds at least one record"
         if self._is_ordinary and not self._keys:
-            parts = self._keyless_parts()
+            sizes = set(map(len, cast(list[bytes], self._values)))
+            parts = self._alike_parts(sizes.pop()) if len(sizes) == 1 else self._keyless_parts()
         elif self._is_ordinary and len(self._keys) == len(self._values):
             parts = self._keyed_parts()
         else:
@@ -269,6 +271,32 @@ class BatchBuilder:
             body_bytes = 2 + len(timestamp) + len(offset_key) + len(size) + len(value)
             length = _LENGTH_ATTRIBUTES[body_bytes]
             parts += (length, timestamp, offset_key, size, value, _NO_HEADERS)
+        return parts
+
+    def _alike_parts(self, value_bytes: int) -> list[bytes]:
+        """The same when all values are of one size: then records differ in offset and value only,
+        as long as neither the timestamp nor the width of the offset changes."""
+        values = cast(list[bytes], self._values)
+        size = VARINTS[value_bytes]
+        parts: list[bytes] = []
+        start = end = 0
+        for timestamp_ms, group in groupby(self._timestamps_ms):
+            end += len(list(group))
+            timestamp = VARINTS[timestamp_ms - self._timestamp_start_ms]
+            while start < end:
+                offset = encode_varint(start)
+                stop = min(end, end_of_width(start))
+                body_bytes = 2 + len(timestamp) + len(offset) + 1 + len(size) + value_bytes
+                count = stop - start
+                run = [_NO_HEADERS + _LENGTH_ATTRIBUTES[body_bytes] + timestamp] * (4 * count)
+                run[1::4] = entries(_OFFSET_NULL_KEY, start, stop)
+                run[2::4] = [size] * count
+                run[3::4] = values[start:stop]
+                parts += run
+                start = stop
+        # Each record begins with the header count of the one before it.
+        parts[0] = parts[0][len(_NO_HEADERS) :]
+        parts.append(_NO_HEADERS)
         return parts
 
     def _keyed_parts(self) -> list[bytes]:

@@ -44,6 +44,11 @@ def encode_varint(number: int) -> bytes:
     return bytes(encoded)
 
 
+def end_of_width(number: int) -> int:
+    """The first number above `number`, which is not negative, whose varint is longer."""
+    return int(1 << 7 * len(encode_varint(number)) - 1)
+
+
 def decode_varint(buffer: bytes, position: int) -> tuple[int, int]:
     """The signed number at `position` and the position after it; VarintError if there is none."""
     if position < len(buffer) and (byte := buffer[position]) < 0x80:

@@ -131,10 +131,13 @@ def produce(batch_kib: int, matrix: bool, rounds: int, warmup_s: float, **common
 
 
 def _produce(run: Run, batch_kib: int, warmup_s: float) -> None:
-    with run.topic(run.partitions, run.flush) as topic, run.producer(batch_kib) as producer:
+    with (
+        run.topic(run.partitions, run.flush) as topic,
+        run.producer(batch_kib, run.partitions) as producer,
+    ):
         load, processes = run.produce(producer, topic, warmup_s)
         changes = topic.changes()
-    run.settings["batch_kib"] = batch_kib
+        run.settings |= {"batch_kib": batch_kib, "buffer_memory": producer.config.buffer_memory}
     run.show(load, processes, {"leader_or_isr_changes": changes})
 
 
@@ -152,7 +155,7 @@ def _matrix(run: Run, rounds: int, warmup_s: float) -> None:
                 topic = run.topic(cell.partitions, cell.flush, f"{TOPIC}-{cell.topic}")
                 topics[cell.topic] = stack.enter_context(topic)
         for number, cell in perf_matrix.schedule(configurations, rounds):
-            with run.producer(cell.batch_kib) as producer:
+            with run.producer(cell.batch_kib, cell.partitions) as producer:
                 load, _ = run.produce(producer, topics[cell.topic], warmup_s)
             shown = load.to_json()
             measured = Measured(load.records_per_s, shown["ack_p50_ms"], shown["ack_p99_ms"])
@@ -211,7 +214,7 @@ def _consume(run: Run, batch_kib: int, record_count: int, rounds: int, *, batche
 
     config = client_config(ConsumerConfig, run.target.servers, run.consumer_settings, {})
     with run.topic(run.partitions, run.flush) as topic:
-        with run.producer(batch_kib) as producer:
+        with run.producer(batch_kib, run.partitions) as producer:
             fill(producer, topic.name, run.value, record_count)
         loads: list[Load] = []
         meter = run.target.meter()
@@ -256,7 +259,10 @@ def latency(rate: int, **common: Any) -> None:
 def _latency(run: Run, rate: int) -> None:
     from client.cli.perf_load import latency_load
 
-    with run.topic(run.partitions, run.flush) as topic, run.producer(64, linger_ms=0) as producer:
+    with (
+        run.topic(run.partitions, run.flush) as topic,
+        run.producer(64, run.partitions, linger_ms=0) as producer,
+    ):
         latency_load(producer, topic.name, run.value, records_per_s=rate, seconds=1.0)
         meter = run.target.meter()
         load = latency_load(
@@ -282,7 +288,7 @@ class Run:
     """One call of `prozess perf`: its settings, its cluster, and how it tells the result."""
 
     def __init__(self, where: Target, common: dict[str, Any]) -> None:
-        from client.cli.perf_machine import measure_sync
+        from client.cli.perf_machine import measure_sync, tune_interpreter
 
         self.target = where
         self.partitions: int = common["partitions"]
@@ -299,6 +305,7 @@ class Run:
             "flush": self.flush,
             "replication_factor": self._replication_factor,
             "value_bytes": len(self.value),
+            **tune_interpreter(),
             **dict(self._given),
         }
 
@@ -317,11 +324,16 @@ class Run:
             replication_factor=self._replication_factor,
         )
 
-    def producer(self, batch_kib: int, **settings: Any) -> Producer:
+    def producer(self, batch_kib: int, partitions: int, **settings: Any) -> Producer:
+        from client.cli.perf_load import buffer_memory
         from client.config import ProducerConfig
         from client.producer import Producer
 
-        defaults = {"batch_size": batch_kib * KIB, **settings}
+        defaults = {
+            "batch_size": batch_kib * KIB,
+            "buffer_memory": buffer_memory(batch_kib * KIB, partitions),
+            **settings,
+        }
         return Producer(client_config(ProducerConfig, self.target.servers, self._given, defaults))
 
     def produce(

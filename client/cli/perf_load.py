@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from client.cli.common import EXIT_BAD, EXIT_UNKNOWN, Failure
@@ -23,6 +24,10 @@ CHUNK_RECORDS = 1_000
 POLL_MS = 1_000
 POLL_RECORDS = 10_000
 SILENT_POLLS_MAX = 10
+
+MIB = 1_048_576
+BATCHES_IN_FLIGHT = 5
+"""Of a partition, by default."""
 
 TopicPartition = tuple[str, int]
 
@@ -58,6 +63,16 @@ class Load:
         return shown
 
 
+def buffer_memory(batch_bytes: int, partitions: int) -> int:
+    """Twice what may be in flight, in bytes, between 4 MiB and the default of 32 MiB. More is only
+    a longer queue before the producer: more live objects, no more records."""
+    in_flight_bytes = BATCHES_IN_FLIGHT * partitions * batch_bytes
+    return min(max(2 * in_flight_bytes, 4 * MIB), 32 * MIB)
+
+
+_batch_of = itemgetter(0)
+
+
 class Checked:
     """Handles of chunks under way. Raises for the first record that was not delivered."""
 
@@ -75,12 +90,9 @@ class Checked:
             self._check(self._chunks.popleft())
 
     def _check(self, handles: list[RecordHandle]) -> None:
-        batch = None
-        for handle in handles:
-            # Records of one batch share its outcome: asked once, it holds for its neighbours.
-            if handle[0] is not batch:
-                handle.result()
-                batch = handle[0]
+        # Records of one batch share its outcome: asked of one of them, it holds for all.
+        for handle in dict(zip(map(_batch_of, handles), handles, strict=True)).values():
+            handle.result()
         self.delivered_count += len(handles)
 
 

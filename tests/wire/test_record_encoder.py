@@ -74,9 +74,28 @@ def test_a_first_record_is_taken_whatever_its_size() -> None:
 
 def test_beyond_the_tables_of_varints() -> None:
     records: list[RecordTuple] = [(NOW_MS + index, None, b"", ()) for index in range(9_000)]
+    mixed: list[RecordTuple] = [
+        (NOW_MS + index, None, b"v" * (index % 2), ()) for index in range(9_000)
+    ]
     keyed: list[RecordTuple] = [(NOW_MS, b"k", b"", ()) for _ in range(9_000)]
-    for wanted in (records, keyed):
+    for wanted in (records, mixed, keyed):
         assert encode_batch(wanted)[16:] == kafka_encode(wanted)[16:]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size_bytes=st.integers(0, 200),
+    runs=st.lists(st.tuples(st.integers(0, 8_191), st.integers(1, 90)), min_size=1, max_size=5),
+)
+def test_values_of_one_size_in_runs_of_one_timestamp(
+    size_bytes: int, runs: list[tuple[int, int]]
+) -> None:
+    records: list[RecordTuple] = [
+        (NOW_MS + delay_ms, None, bytes((number % 256,)) * size_bytes, ())
+        for delay_ms, count in [(0, 1), *runs]
+        for number in range(count)
+    ]
+    assert encode_batch(records)[16:] == kafka_encode(records)[16:]
 
 
 def test_seal_changes_nothing() -> None:

@@ -13,6 +13,7 @@ from broker.wire.varint import (
     VarintError,
     decode_varint,
     encode_varint,
+    end_of_width,
     entries,
     with_suffix,
 )
@@ -69,6 +70,14 @@ def test_what_is_no_varint(encoded: str, reason: str) -> None:
     with pytest.raises(VarintError, match=reason) as error:
         decode_varint(b"\x00\x00" + bytes.fromhex(encoded), 2)
     assert error.value.position == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "end"), [(0, 64), (63, 64), (64, 8_192), (8_191, 8_192), (8_192, 1_048_576)]
+)
+def test_where_varints_get_longer(number: int, end: int) -> None:
+    assert end_of_width(number) == end
+    assert len(encode_varint(end - 1)) == len(encode_varint(number)) == len(encode_varint(end)) - 1
 
 
 def test_tables_hold_what_encoding_yields_and_go_on_beyond_their_end() -> None:
