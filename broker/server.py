@@ -120,8 +120,8 @@ class Server:
         self.stop_requested = False
         self.core.counters["pid"] = os.getpid()
 
-    def _count(self, name: str) -> None:
-        self.core.counters[name] = self.core.counters.get(name, 0) + 1
+    def _count(self, name: str, by: int = 1) -> None:
+        self.core.counters[name] = self.core.counters.get(name, 0) + by
 
     def request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_requested = True
@@ -209,6 +209,7 @@ class Server:
                         logger.info("%s", describe_fact(effect))
                 case Halt(reason):
                     self.halted = reason
+        self.network.flush()
 
     def close(self) -> None:
         """End the device threads (a sync under way is finished), then the sockets."""

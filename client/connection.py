@@ -57,7 +57,8 @@ class _Link:
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
     backlog: deque[tuple[int, int, list[Buffer]]] = field(default_factory=deque)
-    """What waits for the connection: (correlation id, since when, frames)."""
+    """What is to be sent: (correlation id, since when, frames)."""
+    awaited_events: int = zmq.POLLIN
 
 
 class Connections:
@@ -127,15 +128,16 @@ class Connections:
             if parts is None:
                 return
             try:
-                message = frames.decode(parts)
+                messages = frames.decode_bundle(parts)
             except MalformedMessage:
                 # Nothing on this connection can be trusted any more.
                 self._drop(peer, link)
                 return
-            if message.kind is frames.Kind.RESPONSE:
-                self._events.append(
-                    Answered(peer, message.correlation_id, message.body, message.payload)
-                )
+            self._events += [
+                Answered(peer, message.correlation_id, message.body, message.payload)
+                for message in messages
+                if message.kind is frames.Kind.RESPONSE
+            ]
 
     def _has_broken(self, link: _Link) -> bool:
         broken = False
@@ -160,15 +162,19 @@ class Connections:
 
     def execute(self, effects: Iterable[object]) -> None:
         """Carry out `Send` and `CloseConnection`, in order; others are not ours."""
+        queued: dict[int, None] = {}
         for effect in effects:
             if isinstance(effect, Send):
-                self._send(effect)
-            elif isinstance(effect, CloseConnection):
-                link = self._links.get(effect.peer)
-                if link is not None:
-                    self._close_link(effect.peer, link)
+                self._queue(effect)
+                queued[effect.peer] = None
+            elif isinstance(effect, CloseConnection) and effect.peer in self._links:
+                self._close_link(effect.peer, self._links[effect.peer])
+        for peer in queued:
+            link = self._links.get(peer)
+            if link is not None:
+                self._send_backlog(link)
 
-    def _send(self, effect: Send) -> None:
+    def _queue(self, effect: Send) -> None:
         link = self._links.get(effect.peer)
         assert link is None or link.address == effect.address, "moved: the core closes it first"
         if link is None:
@@ -182,16 +188,19 @@ class Connections:
                 return
         kind = frames.Kind.ONEWAY if effect.one_way else frames.Kind.REQUEST
         parts = frames.encode(kind, effect.correlation_id, effect.body, effect.payload)
-        if link.backlog or not _send_parts(link.socket, parts):
-            if not link.backlog:
-                self._poller.modify(link.socket, zmq.POLLIN | zmq.POLLOUT)
-            link.backlog.append((effect.correlation_id, monotonic_ms(), parts))
+        link.backlog.append((effect.correlation_id, monotonic_ms(), parts))
 
     def _send_backlog(self, link: _Link) -> None:
-        while link.backlog and _send_parts(link.socket, link.backlog[0][2]):
-            link.backlog.popleft()
-        if not link.backlog:
-            self._poller.modify(link.socket, zmq.POLLIN)
+        """Send what is queued, small requests together; what ZeroMQ does not take now waits."""
+        for bundle in frames.bundles([parts for _, _, parts in link.backlog]):
+            if not _send_parts(link.socket, [part for parts in bundle for part in parts]):
+                break
+            for _ in bundle:
+                link.backlog.popleft()
+        events = zmq.POLLIN | zmq.POLLOUT if link.backlog else zmq.POLLIN
+        if events != link.awaited_events:
+            link.awaited_events = events
+            self._poller.modify(link.socket, events)
 
     def _connect(self, peer: int, address: str) -> _Link:
         socket = self._context.socket(zmq.DEALER)

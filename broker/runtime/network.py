@@ -15,8 +15,9 @@ Each setting of a socket is there for a trap:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import zmq
 
@@ -81,6 +82,12 @@ def _dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return socket
 
 
+class Count(Protocol):
+    """Adds to a counter of the node."""
+
+    def __call__(self, name: str, by: int = 1, /) -> None: ...
+
+
 @dataclass(slots=True)
 class _PeerLink:
     address: str
@@ -94,7 +101,7 @@ class PortTaken(Exception):
 class Network:
     """All sockets of one node, used by one thread."""
 
-    def __init__(self, config: NodeConfig, count: Callable[[str], None]) -> None:
+    def __init__(self, config: NodeConfig, count: Count) -> None:
         self._count = count
         self._overrides = dict(config.connect)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -102,6 +109,7 @@ class Network:
         self._poller = zmq.Poller()
         self._listeners: dict[Plane, zmq.Socket[bytes]] = {}
         self._peers: dict[tuple[int, Plane], _PeerLink] = {}
+        self._replies: dict[Connection, list[list[Buffer]]] = {}
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -165,14 +173,13 @@ class Network:
             parts = _receive(socket) if size_bytes < BYTES_PER_TURN_MAX else None
             if parts is None:
                 return
-            size_bytes += sum(len(part) for part in parts)
-            message = self._decode(parts[1:])
-            if message is None or message.kind is frames.Kind.RESPONSE:
-                continue
+            size_bytes += sum(map(len, parts))
             connection = Connection(plane, bytes(parts[0]))
-            events.append(
-                Received(connection, message.correlation_id, message.body, message.payload)
-            )
+            for message in self._decode(parts[1:]):
+                if message.kind is not frames.Kind.RESPONSE:
+                    events.append(
+                        Received(connection, message.correlation_id, message.body, message.payload)
+                    )
 
     def _drain_peer(
         self, peer: int, plane: Plane, socket: zmq.Socket[bytes], events: list[Event]
@@ -181,36 +188,47 @@ class Network:
             parts = _receive(socket)
             if parts is None:
                 return
-            message = self._decode(parts)
-            if message is not None and message.kind is frames.Kind.RESPONSE:
-                events.append(
-                    Answered(peer, plane, message.correlation_id, message.body, message.payload)
-                )
+            for message in self._decode(parts):
+                if message.kind is frames.Kind.RESPONSE:
+                    events.append(
+                        Answered(peer, plane, message.correlation_id, message.body, message.payload)
+                    )
 
-    def _decode(self, parts: Sequence[Buffer]) -> frames.Message | None:
-        """A message, or None for what is none: dropped and counted, the connection stays."""
+    def _decode(self, parts: Sequence[Buffer]) -> list[frames.Message]:
+        """The messages; none of what is malformed: dropped and counted, the connection stays."""
         try:
-            return frames.decode(parts)
+            return frames.decode_bundle(parts)
         except MalformedMessage:
             self._count("malformed_messages")
-            return None
+            return []
 
     # -- out ---------------------------------------------------------------------------------------
 
     def reply(self, effect: Reply) -> None:
-        socket = self._listeners[effect.connection.plane]
+        """Queue an answer; it leaves with the next `flush`."""
         parts = frames.encode(
             frames.Kind.RESPONSE, effect.correlation_id, effect.body, effect.payload
         )
+        self._replies.setdefault(effect.connection, []).append(parts)
+
+    def flush(self) -> None:
+        """Send the queued answers, those to one connection together."""
+        replies, self._replies = self._replies, {}
+        for connection, messages in replies.items():
+            for bundle in frames.bundles(messages):
+                self._send_bundle(connection, bundle)
+
+    def _send_bundle(self, connection: Connection, bundle: list[Sequence[Buffer]]) -> None:
+        socket = self._listeners[connection.plane]
         try:
-            socket.send(effect.connection.routing_id, _MORE)
-            _send_parts(socket, parts)
+            socket.send(connection.routing_id, _MORE)
+            _send_parts(socket, [part for message in bundle for part in message])
         except zmq.Again:
-            self._count("replies_dropped_slow_peer")
+            self._count("replies_dropped_slow_peer", len(bundle))
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._count("replies_dropped_peer_gone")
+            self._count("replies_dropped_peer_gone", len(bundle))
 
     def send(self, effect: Send) -> Unsent | None:
         """Send a request; what certainly did not leave comes back as an event."""

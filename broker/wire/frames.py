@@ -3,11 +3,14 @@
 The header is one byte of protocol version and the msgpack array (kind, api, correlation id, body).
 The body says how many payload frames follow (`payload_frames` of its class, else none); they hold
 batches and are passed through as they are, in both directions.
+
+Small messages to one peer travel together: a multipart may hold several, one behind the other. What
+costs is waking the other side, not the bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -18,7 +21,9 @@ from broker.wire.messages import REQUESTS, RESPONSES, Api
 
 PROTOCOL_VERSION = 1
 HEADER_BYTES_MAX = 8 * 1024 * 1024
-PAYLOAD_FRAMES_MAX = 65_536
+FRAMES_MAX = 65_537
+BUNDLE_BYTES_MAX = 131_072
+"""More than this in one multipart would make the first message wait for the last."""
 
 _VERSION = bytes((PROTOCOL_VERSION,))
 _ENVELOPE_FIELDS = 4
@@ -59,11 +64,45 @@ def encode(
     return [header, *payload]
 
 
+def bundles(messages: Iterable[Sequence[Buffer]]) -> Iterator[list[Sequence[Buffer]]]:
+    """Consecutive messages, as from `encode`, that go into one multipart: as many as stay within
+    BUNDLE_BYTES_MAX together, at least one."""
+    bundle: list[Sequence[Buffer]] = []
+    room_bytes = BUNDLE_BYTES_MAX
+    for message in messages:
+        size_bytes = sum(map(len, message))
+        if bundle and size_bytes > room_bytes:
+            yield bundle
+            bundle, room_bytes = [], BUNDLE_BYTES_MAX
+        bundle.append(message)
+        room_bytes -= size_bytes
+    if bundle:
+        yield bundle
+
+
 def decode(frames: Sequence[Buffer]) -> Message:
-    """The message in `frames`, as received; MalformedMessage if it is none."""
-    if not 1 <= len(frames) <= 1 + PAYLOAD_FRAMES_MAX:
+    """The one message in `frames`, as received; MalformedMessage if it is none or more."""
+    message, end = _decode_at(frames, 0)
+    if end < len(frames):
+        raise MalformedMessage(f"{len(frames) - 1} payload frames, {end - 1} declared")
+    return message
+
+
+def decode_bundle(frames: Sequence[Buffer]) -> list[Message]:
+    """All messages in `frames`, at least one; MalformedMessage if anything in it is none."""
+    messages: list[Message] = []
+    end = 0
+    while end < len(frames) or not messages:
+        message, end = _decode_at(frames, end)
+        messages.append(message)
+    return messages
+
+
+def _decode_at(frames: Sequence[Buffer], start: int) -> tuple[Message, int]:
+    """The message whose header is at `start`, and where the next one begins."""
+    if not 1 <= len(frames) <= FRAMES_MAX:
         raise MalformedMessage(f"{len(frames)} frames")
-    header = frames[0]
+    header = frames[start]
     if len(header) > HEADER_BYTES_MAX:
         raise MalformedMessage(f"header of {len(header)} bytes")
     if not header or header[0] != PROTOCOL_VERSION:
@@ -78,10 +117,12 @@ def decode(frames: Sequence[Buffer]) -> Message:
         raise MalformedMessage(f"correlation id {correlation_id!r:.40}")
     kind, api, coder = _READERS[kind, api]
     body = coder.from_fields(body_fields)
-    declared = _payload_frames(body)
-    if len(frames) - 1 != declared:
-        raise MalformedMessage(f"{len(frames) - 1} payload frames, {declared} declared")
-    return Message(kind, api, correlation_id, body, tuple(frames[1:]))
+    end = start + 1 + _payload_frames(body)
+    if end > len(frames):
+        raise MalformedMessage(
+            f"{len(frames) - start - 1} payload frames, {end - start - 1} declared"
+        )
+    return Message(kind, api, correlation_id, body, tuple(frames[start + 1 : end])), end
 
 
 def _payload_frames(body: object) -> int:

@@ -109,16 +109,17 @@ class Asker:
             poller.register(socket, zmq.POLLIN)
         for socket, _ in poller.poll(timeout_ms):
             try:
-                message = frames.decode(socket.recv_multipart())
+                messages = frames.decode_bundle(socket.recv_multipart())
             except MalformedMessage:
                 self._drop(owner[socket])  # something else listens there: that is no answer
                 continue
-            if message.correlation_id // 10 != self._round:
-                continue
-            if isinstance(message.body, DescribeNodeResponse):
-                described[owner[socket]] = message.body
-            elif isinstance(message.body, MetadataResponse):
-                metadata[owner[socket]] = message.body
+            for message in messages:
+                if message.correlation_id // 10 != self._round:
+                    continue
+                if isinstance(message.body, DescribeNodeResponse):
+                    described[owner[socket]] = message.body
+                elif isinstance(message.body, MetadataResponse):
+                    metadata[owner[socket]] = message.body
 
     def _connect(self, node_id: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)

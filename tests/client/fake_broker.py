@@ -257,18 +257,20 @@ class FakeCluster:
                 parts = [part.buffer for part in parts]
             else:
                 parts = [part.bytes for part in parts]
-            message = frames.decode(parts[1:])
-            if not self.instant:
-                self.requests.append((node, message.body))
-            if node in self.mute:
-                continue
             routing_id = bytes(parts[0])
-            body, payload = self._handle(node, routing_id, message)
-            if self.lose_answers.get(type(message.body), 0) > 0:
-                self.lose_answers[type(message.body)] -= 1
-                continue
-            if body is not None:
-                self._reply(node, routing_id, message.correlation_id, body, payload)
+            for message in frames.decode_bundle(parts[1:]):
+                self._take(node, routing_id, message)
+
+    def _take(self, node: int, routing_id: bytes, message: frames.Message) -> None:
+        if not self.instant:
+            self.requests.append((node, message.body))
+        if node in self.mute:
+            return
+        body, payload = self._handle(node, routing_id, message)
+        if self.lose_answers.get(type(message.body), 0) > 0:
+            self.lose_answers[type(message.body)] -= 1
+        elif body is not None:
+            self._reply(node, routing_id, message.correlation_id, body, payload)
 
     def _reply(
         self, node: int, routing_id: bytes, correlation_id: int, body: object, payload: list[bytes]

@@ -119,6 +119,35 @@ def test_a_message_without_payload_has_one_frame() -> None:
         frames.decode([*sent, b""])
 
 
+def test_messages_that_travel_together_come_apart_again() -> None:
+    sent = [
+        frames.encode(Kind.REQUEST, 1, PRODUCE, [b"a", b"b"]),
+        frames.encode(Kind.REQUEST, 2, HEARTBEAT),
+        frames.encode(Kind.REQUEST, 3, PRODUCE, [b"c", b"d"]),
+    ]
+    together = [part for message in sent for part in message]
+    assert frames.decode_bundle(together) == [frames.decode(message) for message in sent]
+    with pytest.raises(MalformedMessage, match="5 payload frames, 2 declared"):
+        frames.decode(together[:6])
+    for cut in (0, 1, 2, 5, 6):
+        with pytest.raises(MalformedMessage):
+            frames.decode_bundle(together[:cut])
+    with pytest.raises(UnsupportedVersion):
+        frames.decode_bundle([*together, b""])
+
+
+def test_a_bundle_has_what_fits_and_at_least_one_message() -> None:
+    third = frames.BUNDLE_BYTES_MAX // 3
+    whole = frames.BUNDLE_BYTES_MAX
+    wanted = [[third, third, third], [third, whole - third], [whole + 1], [whole], [1, 1]]
+    messages = [[b"x" * (size - 1), b"y"] for sizes in wanted for size in sizes]
+    together = [
+        [sum(map(len, message)) for message in bundle] for bundle in frames.bundles(messages)
+    ]
+    assert together == wanted
+    assert list(frames.bundles([])) == []
+
+
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_told_apart(version: int) -> None:
     with pytest.raises(UnsupportedVersion, match=f"protocol version {version:02x}"):
@@ -175,7 +204,7 @@ def test_caps_on_header_bytes_and_frames() -> None:
         frames.decode(frames.encode(Kind.ONEWAY, 0, too_large))
     sent = frames.encode(Kind.REQUEST, 1, HEARTBEAT)
     with pytest.raises(MalformedMessage, match="65538 frames"):
-        frames.decode(sent + [b""] * (frames.PAYLOAD_FRAMES_MAX + 1))
+        frames.decode(sent + [b""] * frames.FRAMES_MAX)
 
 
 def test_frames_in_the_wrong_order_or_split_are_refused() -> None:
