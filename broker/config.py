@@ -62,6 +62,7 @@ class NodeConfig:
     log_index_interval_bytes: int = 4_096
     replica_high_watermark_checkpoint_interval_ms: int = 5_000
     connections_max: int = 2_000
+    response_bytes_max: int = 67_108_864
     disk_stall_ms_max: int = 20_000
     pause_ms: int = 200
     """Two turns of the loop further apart than this count as a pause of the process."""

@@ -35,6 +35,7 @@ from broker.events import (
     Unsent,
 )
 from broker.ports import Buffer
+from broker.runtime.reply_memory import ReplyMemory, Tracker
 from broker.wire import frames
 from broker.wire.bounded_msgpack import MalformedMessage
 
@@ -110,6 +111,7 @@ class Network:
         self._listeners: dict[Plane, zmq.Socket[bytes]] = {}
         self._peers: dict[tuple[int, Plane], _PeerLink] = {}
         self._replies: dict[Connection, list[list[Buffer]]] = {}
+        self._memory = ReplyMemory(config.response_bytes_max)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -220,9 +222,16 @@ class Network:
 
     def _send_bundle(self, connection: Connection, bundle: list[Sequence[Buffer]]) -> None:
         socket = self._listeners[connection.plane]
+        parts = [part for message in bundle for part in message]
+        uncopied_bytes = sum(len(part) for part in parts if len(part) >= COPY_BELOW_BYTES)
+        if uncopied_bytes and not self._memory.admits(connection, uncopied_bytes):
+            self._count("replies_dropped_memory", len(bundle))
+            return
         try:
             socket.send(connection.routing_id, _MORE)
-            _send_parts(socket, [part for message in bundle for part in message])
+            trackers = _send_parts(socket, parts, track=bool(uncopied_bytes))
+            if trackers:
+                self._memory.hold(connection, uncopied_bytes, trackers)
         except zmq.Again:
             self._count("replies_dropped_slow_peer", len(bundle))
         except zmq.ZMQError as error:
@@ -299,8 +308,18 @@ def _contents(frame: zmq.Frame) -> Buffer:
     return frame.bytes if len(frame) < COPY_BELOW_BYTES else frame.buffer
 
 
-def _send_parts(socket: zmq.Socket[bytes], parts: Sequence[Buffer]) -> None:
+def _send_parts(
+    socket: zmq.Socket[bytes], parts: Sequence[Buffer], *, track: bool = False
+) -> list[Tracker]:
+    """Hand over one multipart; with `track` the trackers of the frames that were not copied."""
+    trackers: list[Tracker] = []
     last = len(parts) - 1
     for index, part in enumerate(parts):
         flags = _NOBLOCK if index == last else _MORE
-        socket.send(part, flags, copy=len(part) < COPY_BELOW_BYTES)
+        if len(part) < COPY_BELOW_BYTES:
+            socket.send(part, flags)
+        else:
+            tracker = socket.send(part, flags, copy=False, track=track)
+            if tracker is not None:
+                trackers.append(tracker)
+    return trackers
