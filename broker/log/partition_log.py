@@ -259,9 +259,12 @@ class PartitionLog:
     ) -> None:
         last_offset = base_offset + header.last_offset_delta
         segment.note(position, base_offset, last_offset, header.max_timestamp_ms)
-        if leader_epoch != self.last_batch_epoch:
-            self.epochs.assign(leader_epoch, base_offset)
-            self.last_batch_epoch = leader_epoch
+        if leader_epoch != self.epochs.last_epoch():
+            # We led an epoch, wrote nothing in it, and now get what an older one wrote here.
+            self.epochs.truncate_to(base_offset)
+            if leader_epoch != self.epochs.last_epoch():
+                self.epochs.assign(leader_epoch, base_offset)
+        self.last_batch_epoch = leader_epoch
         self.producers.note(header, base_offset)
         self.log_end_offset = last_offset + 1
 

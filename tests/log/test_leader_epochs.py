@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from broker.log.leader_epochs import LeaderEpochs
 from chaos.sim.disk import SimDisk
-from tests.log.logs import append_many, create_log, recovered_log
+from tests.log.logs import append_many, create_log, make_batch, recovered_log, stamped
 
 ENTRIES = ((2, 10), (4, 20), (7, 35))
 
@@ -88,6 +88,27 @@ def test_truncating_at_the_end_still_forgets_an_epoch_without_batches() -> None:
     assert log.epochs.entries() == ((3, 0),)
     assert log.log_end_offset == 5
     assert log.generation == generation
+
+
+@pytest.mark.parametrize(
+    ("leader_epoch", "expected"),
+    [
+        pytest.param(3, ((3, 0),), id="the last batch's epoch goes on"),
+        pytest.param(4, ((3, 0), (4, 5)), id="an epoch between"),
+        pytest.param(5, ((3, 0), (5, 5)), id="the own one after all"),
+    ],
+)
+def test_an_own_epoch_without_batches_is_forgotten_when_an_older_one_writes_there(
+    leader_epoch: int, expected: tuple[tuple[int, int], ...]
+) -> None:
+    """Else this log says, when it leads again, that the older epoch ended before that batch, and
+    its followers cut off what is committed."""
+    log = create_log(SimDisk())
+    append_many(log, 5, leader_epoch=3)
+    log.epochs.assign(5, log.log_end_offset)
+    log.append_as_follower(stamped(make_batch(), 5, leader_epoch))
+    assert log.epochs.entries() == expected
+    assert log.epochs.end_offset_for(leader_epoch, log.log_end_offset) == (leader_epoch, 6)
 
 
 def test_what_a_follower_tells_is_the_epoch_of_its_last_batch() -> None:
