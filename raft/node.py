@@ -206,6 +206,11 @@ class RaftNode:
         return self._state.voted_for
 
     @property
+    def durable_hard_state(self) -> HardState:
+        """Term and vote as this voter vouches for them: synced."""
+        return self._state.durable_hard_state
+
+    @property
     def leader_id(self) -> int | None:
         """The leader of `term` as far as known; itself for a leader."""
         return self._state.leader_id

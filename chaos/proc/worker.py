@@ -22,27 +22,17 @@ from pathlib import Path
 
 from broker.wire.errors import ApiError
 from chaos.faults import seeded_draw
-from chaos.history import (
-    Attempt,
-    Header,
-    HistoryWriter,
-    PolledPartition,
-    encode_value,
-    parse_value,
-    payload_crc,
-)
+from chaos.history import Header, HistoryWriter, encode_value, payload_crc
+from chaos.recording import polled_partitions, write_end, write_position
 from chaos.workload import ClientPlan, WorkerPlan, load_plan
 from client.consumer import Consumer
 from client.delivery import RecordHandle
 from client.errors import ClientError
-from client.fetched import ConsumerRecord
 from client.fetcher import PositionChanged
 from client.producer import Producer
-from client.retry import SendFailed
 
 DELIVERY_TIMEOUT_MS = 15_000
 POLL_MS = 200
-NO_CODE = -1
 EXIT_BROKEN = 70
 
 
@@ -147,40 +137,11 @@ class ProducingClient:
             if not handle.done():
                 still_open.append((op, handle))
                 continue
-            attempts = _attempts(handle)
-            error = handle.exception()
-            now_ns = time.monotonic_ns()
-            if error is None:
-                where = handle.result(0)
-                self.history.ok(
-                    op, now_ns, where.partition, where.offset, where.leader_epoch, attempts
-                )
-                self.counts.add("ok")
-            elif error.definite:
-                self.history.fail(op, now_ns, error.code.name, attempts)
-                self.counts.add("fail")
-            else:
-                self.history.info(op, now_ns, _describe(error), attempts)
-                self.counts.add("info")
-                is_good = False
+            outcome = write_end(self.history, op, time.monotonic_ns(), handle)
+            self.counts.add(outcome)
+            is_good = is_good and outcome != "info"
         self.open = still_open
         return is_good
-
-
-def _describe(error: SendFailed) -> str:
-    return error.code.name
-
-
-def _attempts(handle: RecordHandle) -> list[Attempt]:
-    return [
-        Attempt(
-            attempt.node_id,
-            attempt.leader_epoch,
-            NO_CODE if attempt.error is None else int(attempt.error),
-            attempt.appended.name.lower(),
-        )
-        for attempt in handle.attempts
-    ]
 
 
 class ConsumingClient:
@@ -195,12 +156,7 @@ class ConsumingClient:
         self.counts = counts
 
     def _on_event(self, event: PositionChanged) -> None:
-        place = (event.topic, event.partition)
-        now_ns, process = time.monotonic_ns(), self.client.process
-        if event.reason == "out of range":
-            self.history.consumer(now_ns, process, "out_of_range", *place, event.old_offset)
-        kind = {"seek": "seek", "initial": "assign", "out of range": "reset"}[event.reason]
-        self.history.consumer(now_ns, process, kind, *place, event.new_offset)
+        write_position(self.history, time.monotonic_ns(), self.client.process, event)
 
     def run(self, end: threading.Event) -> None:
         with Consumer(
@@ -221,25 +177,8 @@ class ConsumingClient:
                     self.history.info(op, time.monotonic_ns(), name, ())
                     end.wait(POLL_MS / 1_000)
                     continue
-                self.history.records(op, time.monotonic_ns(), _by_partition(records))
+                self.history.records(op, time.monotonic_ns(), polled_partitions(records))
                 self.counts.add("read", len(records))
-
-
-def _by_partition(records: list[ConsumerRecord]) -> list[PolledPartition]:
-    columns: dict[tuple[str, int], tuple[list[int], list[int], list[int], list[int]]] = {}
-    for record in records:
-        offsets, uids, counters, crcs = columns.setdefault(
-            (record.topic, record.partition), ([], [], [], [])
-        )
-        uid, counter = parse_value(record.value)
-        offsets.append(record.offset)
-        uids.append(uid)
-        counters.append(counter)
-        crcs.append(payload_crc(record.value, record.key))
-    return [
-        PolledPartition(topic, partition, -1, *lists)
-        for (topic, partition), lists in columns.items()
-    ]
 
 
 def _report(counts: Counts, end: threading.Event) -> None:

@@ -1,232 +1,301 @@
-"""Simulated clients: the real producer core on the simulated network, and an admin for topics.
-
-Each record's value names its producer and its number, so that whatever is found in a log can be
-traced to one send.
-"""
+"""Simulated clients: the real producer and consumer cores on the simulated network, and the history
+of what they saw, as the clients of real runs write it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
 from broker.events import Connection, Plane
 from broker.wire import frames
-from broker.wire.errors import ErrorCode
-from broker.wire.messages import (
-    CreateTopicRequest,
-    CreateTopicResponse,
-    DeleteTopicRequest,
-    Setting,
-)
-from client.config import ProducerConfig
+from broker.wire.errors import ApiError
+from chaos.history import HistoryWriter, encode_value, payload_crc
+from chaos.recording import polled_partitions, write_end, write_position
+from chaos.sim.cluster import SimCluster
+from chaos.sim.plan import Plan
+from chaos.workload import ClientPlan
+from client.config import ConsumerConfig, ProducerConfig
 from client.delivery import Completed, RecordHandle
+from client.errors import ClientError
 from client.events import Answered, CloseConnection, Send, Tick, is_bootstrap
-from client.retry import SendFailed
+from client.fetcher import FetcherCore, PositionChanged
 from client.sender import ProducerCore
 
-if TYPE_CHECKING:
-    from chaos.sim.cluster import SimCluster
+POLL_RECORDS_MAX = 500
+POLL_GAP_MS_MAX = 200
+TURN_MS_MAX = 20
+NS_PER_MS = 1_000_000
 
 
-@dataclass(slots=True)
-class Sent:
-    """One record: what was sent, and its handle."""
+class SimStopwatch:
+    """Nanoseconds of virtual time, no two alike: what came first can be told."""
 
-    value: bytes
-    handle: RecordHandle
+    def __init__(self, cluster: SimCluster) -> None:
+        self._cluster = cluster
+        self._last_ns = 0
+
+    def now_ns(self) -> int:
+        self._last_ns = max(self._last_ns + 1, self._cluster.clock.now_ms * NS_PER_MS)
+        return self._last_ns
 
 
-@dataclass
-class SimProducer:
-    """One producer session. Failed and unknown outcomes are kept apart by the handles."""
+class SimLink:
+    """The connections of one client core: carries out its `Send` and `CloseConnection`."""
 
-    cluster: SimCluster
-    name: str
-    topic: str
-    partitions: int
-    sent: list[Sent] = field(default_factory=list)
-    next_number: int = 0
+    def __init__(self, cluster: SimCluster, name: str) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._versions: dict[int, int] = {}
+        self.is_open = True
 
-    def __post_init__(self) -> None:
-        config = ProducerConfig(
-            bootstrap_servers=",".join(
-                f"127.0.0.1:{node.config.broker_port}" for node in self.cluster.nodes.values()
-            ),
-            client_id=self.name,
-            request_timeout_ms=1_500,
-            delivery_timeout_ms=20_000,
-            batch_size=4_096,
-            max_request_size=16_384,
-        )
-        self.core = ProducerCore(config, self.cluster.choices.draw)
-        self._connections: dict[int, int] = {}
-        self._stopped = False
-        self._turn()
+    def close(self, peer: int) -> None:
+        self._versions[peer] = self._versions.get(peer, 0) + 1
 
-    def _turn(self) -> None:
-        self._carry_out(Tick())
-        if not self._stopped:
-            until_ms = self.core.next_deadline_ms() - self.cluster.clock.now_ms
-            self.cluster.clock.after(min(max(until_ms, 1), 20), self._turn)
-
-    def _carry_out(self, event: Tick | Answered) -> None:
-        for effect in self.core.handle(event, self.cluster.clock.now_ms):
-            match effect:
-                case Send():
-                    self._send(effect)
-                case CloseConnection(peer):
-                    self._connections[peer] = self._connections.get(peer, 0) + 1
-                case Completed():
-                    self.cluster.on_completed(self, effect.batch)
-
-    def _send(self, effect: Send) -> None:
-        node_id = effect.peer
-        if is_bootstrap(effect.peer):
-            node_id = self.cluster.node_at(effect.address)
-        target = self.cluster.nodes[node_id]
-        version = self._connections.get(effect.peer, 0)
-        name = f"{self.name}.{effect.peer}.{version}"
-        connection = Connection(Plane.BROKER, name.encode())
+    def send(self, effect: Send, on_answer: object) -> None:
+        cluster = self._cluster
+        bootstrapping = is_bootstrap(effect.peer)
+        target = cluster.nodes[cluster.node_at(effect.address) if bootstrapping else effect.peer]
+        version = self._versions.get(effect.peer, 0)
+        channel = f"{self._name}.{effect.peer}.{version}"
+        connection = Connection(Plane.BROKER, channel.encode())
+        assert callable(on_answer)
 
         def answered(message: frames.Message) -> None:
-            if self._connections.get(effect.peer, 0) == version and not self._stopped:
-                self._carry_out(
+            if self.is_open and self._versions.get(effect.peer, 0) == version:
+                on_answer(
                     Answered(effect.peer, message.correlation_id, message.body, message.payload)
                 )
 
-        kind = frames.Kind.ONEWAY if effect.one_way else frames.Kind.REQUEST
-        self.cluster.network.send(
-            self.name,
+        cluster.network.send(
+            self._name,
             target.name,
-            name,
-            kind,
+            channel,
+            frames.Kind.ONEWAY if effect.one_way else frames.Kind.REQUEST,
             effect.correlation_id,
             effect.body,
             effect.payload,
-            lambda message: target.on_message(self.name, connection, message, answered),
+            lambda message: target.on_message(self._name, connection, message, answered),
         )
 
-    # -- workload --------------------------------------------------------------------------------
 
-    def send_some(self, count: int) -> None:
-        now_ms = self.cluster.clock.now_ms
-        if not self.core.knows(self.topic, now_ms):
+class SimProducer:
+    """Sends bursts and settles them, session by session, as `chaos.proc.worker` does: after an
+    unknown outcome its session ends and a new one begins."""
+
+    def __init__(
+        self,
+        cluster: SimCluster,
+        plan: Plan,
+        topic: str,
+        client: ClientPlan,
+        history: HistoryWriter,
+        watch: SimStopwatch,
+    ) -> None:
+        self.name = f"c{client.process}"
+        self.counts = {"ok": 0, "fail": 0, "info": 0}
+        self._cluster = cluster
+        self._plan = plan
+        self._topic = topic
+        self._client = client
+        self._history = history
+        self._watch = watch
+        self._session = -1
+        self._open: list[tuple[int, RecordHandle]] = []
+        self._is_sending = True
+        self._begin_session()
+        self._burst()
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def _begin_session(self) -> None:
+        setup = self._plan.setup
+        self._session += 1
+        self._counter = 0
+        self._is_good = True
+        self._uid = self._client.producer_uid(self._session)
+        config = ProducerConfig(
+            bootstrap_servers=self._cluster.bootstrap,
+            client_id=f"{self.name}.{self._session}",
+            enable_idempotence=setup.idempotence,
+            request_timeout_ms=setup.request_timeout_ms,
+            delivery_timeout_ms=setup.delivery_timeout_ms,
+            linger_ms=setup.linger_ms,
+            batch_size=setup.batch_bytes,
+            max_request_size=max(16_384, 2 * setup.batch_bytes),
+        )
+        settings = {"acks": config.required_acks, "idempotence": setup.idempotence}
+        self._history.producer(self._watch.now_ns(), self._client.process, self._uid, settings)
+        self._core = ProducerCore(config, self._cluster.choices.draw)
+        self._link = SimLink(self._cluster, f"{self.name}")
+        self._session_ended = False
+        self._turn(self._core)
+
+    def _turn(self, core: ProducerCore) -> None:
+        if core is not self._core or self._session_ended:
             return
-        for _ in range(count):
-            value = f"{self.name}:{self.next_number}".encode()
-            partition = self.next_number % self.partitions
-            handle = self.core.send(self.topic, value, partition=partition, now_ms=now_ms)
-            if handle is None:
-                return
-            self.next_number += 1
-            self.sent.append(Sent(value, handle))
+        self._carry_out(Tick())
+        until_ms = core.next_deadline_ms() - self._cluster.clock.now_ms
+        self._cluster.clock.after(min(max(until_ms, 1), TURN_MS_MAX), lambda: self._turn(core))
 
-    def all_done(self) -> bool:
-        return all(item.handle.done() for item in self.sent)
+    def _carry_out(self, event: Tick | Answered) -> None:
+        is_done = False
+        for effect in self._core.handle(event, self._cluster.clock.now_ms):
+            match effect:
+                case Send():
+                    self._link.send(effect, self._carry_out)
+                case CloseConnection(peer):
+                    self._link.close(peer)
+                case Completed():
+                    is_done = True
+        if is_done:
+            self._settle()
 
-    def stop(self) -> None:
-        self._stopped = True
+    # -- records ---------------------------------------------------------------------------------
 
-    def outcomes(self) -> tuple[list[Sent], list[Sent], list[Sent]]:
-        """(acknowledged, certainly not written, unknown)"""
-        acked: list[Sent] = []
-        failed: list[Sent] = []
-        unknown: list[Sent] = []
-        for item in self.sent:
-            error = item.handle.exception()
-            if not item.handle.done() or (isinstance(error, SendFailed) and not error.definite):
-                unknown.append(item)
-            elif error is None:
-                acked.append(item)
+    def _burst(self) -> None:
+        if not self._is_sending:
+            return
+        choices, load = self._cluster.choices, self._plan.load
+        if not self._is_good:
+            if not self._open:
+                self._end_session()
+                self._begin_session()
+        elif self._core.knows(self._topic, self._cluster.clock.now_ms):
+            partition = choices.draw("load: partition", 0, self._partitions - 1)
+            for _ in range(choices.draw("load: burst", 1, load.burst_max)):
+                self._send(partition)
+        self._cluster.clock.after(choices.draw("load: gap", 1, load.gap_ms_max), self._burst)
+
+    @property
+    def _partitions(self) -> int:
+        return self._plan.setup.partitions
+
+    def _send(self, partition: int) -> None:
+        value = encode_value(self._uid, self._counter, self._plan.load.value_bytes)
+        op = self._history.send(
+            self._watch.now_ns(),
+            self._client.process,
+            self._topic,
+            partition,
+            self._uid,
+            self._counter,
+            payload_crc(value),
+        )
+        self._counter += 1
+        now_ms = self._cluster.clock.now_ms
+        try:
+            handle = self._core.send(self._topic, value, partition=partition, now_ms=now_ms)
+        except (ClientError, ApiError) as error:
+            handle = None
+            reason = type(error).__name__
+        else:
+            reason = "the buffer is full"
+        if handle is None:
+            # Nothing was queued, so nothing can ever have been written.
+            self._history.fail(op, self._watch.now_ns(), reason, ())
+            self.counts["fail"] += 1
+        else:
+            self._open.append((op, handle))
+
+    def _settle(self) -> None:
+        still_open = []
+        for op, handle in self._open:
+            if not handle.done():
+                still_open.append((op, handle))
+                continue
+            outcome = write_end(self._history, op, self._watch.now_ns(), handle)
+            self.counts[outcome] += 1
+            self._is_good = self._is_good and outcome != "info"
+            if outcome == "ok":
+                where = handle.result(0)
+                place = f"{where.topic}-{where.partition}"
+                text = f"offset {where.offset} LE={where.leader_epoch}"
             else:
-                failed.append(item)
-        return acked, failed, unknown
+                place = f"{handle.topic}-{handle.partition}"
+                text = str(handle.exception())
+            self._cluster.tell(self.name, outcome, text, place)
+        self._open = still_open
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def stop_sending(self) -> None:
+        self._is_sending = False
+
+    @property
+    def is_settled(self) -> bool:
+        return not self._open
+
+    def _end_session(self) -> None:
+        self._session_ended = True
+        self._link.is_open = False
+
+    def end(self) -> None:
+        self._is_sending = False
+        self._end_session()
 
 
-class SimAdmin:
-    """Creates one topic, asking one broker after the other until it is there."""
+class SimConsumer:
+    """Reads everything from the beginning, again and again polling at the end."""
 
-    def __init__(self, cluster: SimCluster, request: CreateTopicRequest) -> None:
-        self.cluster = cluster
-        self.request = request
-        self.created = False
-        self._attempts = 0
-        self._try()
-
-    def _try(self) -> None:
-        if self.created:
-            return
-        self._attempts += 1
-        node_ids = tuple(self.cluster.nodes)
-        target = self.cluster.nodes[node_ids[self._attempts % len(node_ids)]]
-        connection = Connection(Plane.BROKER, f"admin.{self._attempts}".encode())
-        self.cluster.network.send(
-            "admin",
-            target.name,
-            connection.routing_id.decode(),
-            frames.Kind.REQUEST,
-            self._attempts,
-            self.request,
-            (),
-            lambda message: target.on_message("admin", connection, message, self._answered),
+    def __init__(
+        self,
+        cluster: SimCluster,
+        plan: Plan,
+        topic: str,
+        client: ClientPlan,
+        history: HistoryWriter,
+        watch: SimStopwatch,
+    ) -> None:
+        self.name = f"c{client.process}"
+        self.read_count = 0
+        self._cluster = cluster
+        self._client = client
+        self._history = history
+        self._watch = watch
+        self._link = SimLink(cluster, self.name)
+        config = ConsumerConfig(
+            bootstrap_servers=cluster.bootstrap,
+            client_id=self.name,
+            auto_offset_reset="earliest",
+            request_timeout_ms=plan.setup.request_timeout_ms,
+            max_poll_records=POLL_RECORDS_MAX,
         )
-        self.cluster.clock.after(500, self._try)
+        self._core = FetcherCore(config, cluster.choices.draw)
+        self._core.assign((topic, number) for number in range(plan.setup.partitions))
+        self._is_open = True
+        self._op = history.poll(watch.now_ns(), client.process)
+        self._turn()
+        self._poll()
 
-    def _answered(self, message: frames.Message) -> None:
-        body = message.body
-        if isinstance(body, CreateTopicResponse):
-            exists = body.error in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS)
-            self.created = self.created or exists
+    def _turn(self) -> None:
+        if self._is_open:
+            self._carry_out(Tick())
+            until_ms = self._core.next_deadline_ms() - self._cluster.clock.now_ms
+            self._cluster.clock.after(min(max(until_ms, 1), TURN_MS_MAX), self._turn)
 
+    def _carry_out(self, event: Tick | Answered) -> None:
+        for effect in self._core.handle(event, self._cluster.clock.now_ms):
+            match effect:
+                case Send():
+                    self._link.send(effect, self._carry_out)
+                case CloseConnection(peer):
+                    self._link.close(peer)
+                case PositionChanged():
+                    process = self._client.process
+                    write_position(self._history, self._watch.now_ns(), process, effect)
 
-class TopicChurn:
-    """Creates a topic and deletes it, again and again, asking now this broker, now that."""
-
-    def __init__(self, cluster: SimCluster, request: CreateTopicRequest, gap_ms_max: int) -> None:
-        self.cluster = cluster
-        self.request = request
-        self.gap_ms_max = gap_ms_max
-        self.asked = 0
-        self._stopped = False
-        self._ask()
-
-    def _ask(self) -> None:
-        if self._stopped:
+    def _poll(self) -> None:
+        """End the poll that is open with what is there, and begin the next one."""
+        if not self._is_open:
             return
-        cluster = self.cluster
-        body: object = self.request
-        if self.asked % 2:
-            body = DeleteTopicRequest(self.request.name, self.request.timeout_ms)
-        self.asked += 1
-        target = cluster.nodes[cluster.choices.pick("churn at", tuple(cluster.nodes))]
-        connection = Connection(Plane.BROKER, f"churn.{self.asked}".encode())
-        cluster.network.send(
-            "churn",
-            target.name,
-            connection.routing_id.decode(),
-            frames.Kind.REQUEST,
-            self.asked,
-            body,
-            (),
-            lambda message: target.on_message("churn", connection, message, lambda answer: None),
-        )
-        cluster.clock.after(cluster.choices.draw("churn", 20, self.gap_ms_max), self._ask)
+        try:
+            records = self._core.take(POLL_RECORDS_MAX)
+        except (ClientError, ApiError) as error:
+            self._history.info(self._op, self._watch.now_ns(), type(error).__name__, ())
+        else:
+            self._history.records(self._op, self._watch.now_ns(), polled_partitions(records))
+            self.read_count += len(records)
+        self._op = self._history.poll(self._watch.now_ns(), self._client.process)
+        gap_ms = self._cluster.choices.draw("load: poll gap", 1, POLL_GAP_MS_MAX)
+        self._cluster.clock.after(gap_ms, self._poll)
 
-    def stop(self) -> None:
-        self._stopped = True
-
-
-def create_request(
-    name: str,
-    partitions: int,
-    replication_factor: int,
-    min_isr: int,
-    flush: str,
-    segment_bytes: int = 134_217_728,
-) -> CreateTopicRequest:
-    settings = (
-        Setting("min_insync_replicas", str(min_isr)),
-        Setting("flush", flush),
-        Setting("segment_bytes", str(segment_bytes)),
-    )
-    return CreateTopicRequest(name, partitions, replication_factor, (), settings, 2_000)
+    def end(self) -> None:
+        self._is_open = False
+        self._link.is_open = False

@@ -1,60 +1,75 @@
-"""A whole cluster in one thread of virtual time: nodes, network, disks, clients, one seed."""
+"""A whole cluster in one thread of virtual time: nodes, network, disks, one source of chance."""
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from broker.config import NodeConfig, VoterAddress
 from broker.core import Identity
 from broker.events import Fact
 from broker.lifecycle import REPLACED
+from broker.quorum.image import MetadataImage
 from chaos.sim.choices import Choices
-from chaos.sim.client import SimProducer
 from chaos.sim.clock import SimClock
 from chaos.sim.network import SimNetwork
 from chaos.sim.node import SimNode
-from client.delivery import ProducerBatch
+from chaos.sim.trace import Trace
 
 CLUSTER_ID = "simulated"
+BROKER_PORT = 10_000
+CONTROLLER_PORT = 20_000
+DISK_STALL_MS = 2_000
 
 
-@dataclass(slots=True)
-class Trace:
-    """A running checksum over all that happened, and the last lines of it for people."""
+class Watcher:
+    """Somebody who looks on: hears every fact, and looks at a node after each of its turns. It
+    changes nothing."""
 
-    checksum: int = 0
-    count: int = 0
-    lines: list[str] = field(default_factory=list)
-    keep_all: bool = False
+    def on_fact(self, node: SimNode, fact: Fact) -> None:
+        """Something became true on a node."""
 
-    def add(self, line: str) -> None:
-        self.checksum = zlib.crc32(line.encode(), self.checksum)
-        self.count += 1
-        self.lines.append(line)
-        if not self.keep_all and len(self.lines) > 2_000:
-            del self.lines[:1_000]
+    def after_turn(self, node: SimNode) -> None:
+        """A living node has carried out the effects of a turn."""
+
+    def before_crash(self, node: SimNode) -> None:
+        """A node's process is about to end without warning."""
+
+    def on_wiped(self, node: SimNode) -> None:
+        """A node lost what was on its disk, or some of it."""
 
 
 class SimCluster:
     """Combined nodes (controller and broker), beyond `voter_count` only brokers; everything drawn
     from `choices`."""
 
-    def __init__(self, node_count: int, choices: Choices, voter_count: int | None = None) -> None:
+    def __init__(
+        self,
+        node_count: int,
+        choices: Choices,
+        voter_count: int | None = None,
+        *,
+        keep_trace: bool = False,
+        settings: Mapping[str, int] | None = None,
+    ) -> None:
         self.choices = choices
         self.clock = SimClock()
         self.network = SimNetwork(self.clock, choices)
-        self.trace = Trace()
-        self.steps = 0
+        self.trace = Trace(keep_trace)
+        self.watchers: list[Watcher] = []
+        self.event_count = 0
+        """Events and turns that cores have handled."""
         self.sync_ms_max = 4
-        self.crash_between_effects = False
         self.violations: list[str] = []
-        self.leaders: dict[tuple[str, int, int], int] = {}
-        """Who was seen to lead (topic id, partition, leader epoch)."""
+        """`name: what`, where the name is an invariant's or an anomaly's."""
         self.leader_changes = 0
         self.crashes = 0
+        self.fact_counts: dict[str, int] = {}
+        self.late_registrations_may_come = False
+        """Messages between nodes are duplicated much later: see `on_halt`."""
         places = tuple(
-            VoterAddress(node_id, f"disk{node_id}", "127.0.0.1", 20_000 + node_id)
+            VoterAddress(node_id, f"disk{node_id}", "127.0.0.1", CONTROLLER_PORT + node_id)
             for node_id in range(1, node_count + 1)
         )
         voters = places[:voter_count]
@@ -65,64 +80,115 @@ class SimCluster:
                 cluster_id=CLUSTER_ID,
                 data_dir="simulated",
                 roles=("controller", "broker") if place in voters else ("broker",),
-                broker_port=10_000 + place.node_id,
+                broker_port=BROKER_PORT + place.node_id,
                 controller_port=place.port,
                 voters=voters,
                 log_index_interval_bytes=256,
+                disk_stall_ms_max=DISK_STALL_MS,
                 facts="all",
             )
             identity = Identity(CLUSTER_ID, place.node_id, place.disk_id)
+            config = replace(config, **(settings or {}))  # type: ignore[arg-type]
             self.nodes[place.node_id] = SimNode(self, config, identity)
 
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"127.0.0.1:{node.config.broker_port}" for node in self.nodes.values())
+
     def node_at(self, address: str) -> int:
-        port = int(address.rpartition(":")[2])
-        return port - 10_000
+        return int(address.rpartition(":")[2]) - BROKER_PORT
 
     def start_all(self) -> None:
         for node in self.nodes.values():
             if not node.is_up:
                 node.start()
 
-    # -- what nodes tell -------------------------------------------------------------------------
+    # -- what is told ----------------------------------------------------------------------------
+
+    def tell(self, who: str, kind: str, text: str, place: str = "") -> None:
+        self.trace.add(self.clock.now_ms, who, kind, place, text)
+
+    def violate(self, name: str, text: str) -> None:
+        """Something happened that must not. The same thing is told once."""
+        line = f"{name}: {text}"
+        if line not in self.violations:
+            self.violations.append(line)
+            self.tell("-", "violation", line)
 
     def on_fact(self, node: SimNode, fact: Fact) -> None:
-        self.trace.add(
-            f"{self.clock.now_ms} {node.name} {fact.kind} {fact.partition} LE={fact.leader_epoch} "
-            f"PE={fact.partition_epoch} leo={fact.log_end_offset} hw={fact.high_watermark} "
-            f"{fact.details}"
+        place = f"{fact.topic_id}-{fact.partition}" if fact.partition >= 0 else ""
+        self.tell(
+            node.name,
+            fact.kind,
+            f"LE={fact.leader_epoch} PE={fact.partition_epoch} leo={fact.log_end_offset} "
+            f"synced={fact.synced_end} hw={fact.high_watermark} {fact.details}",
+            place,
         )
+        self.fact_counts[fact.kind] = self.fact_counts.get(fact.kind, 0) + 1
         if fact.kind == "BecameLeader":
             self.leader_changes += 1
-            key = (fact.topic_id, fact.partition, fact.leader_epoch)
-            other = self.leaders.setdefault(key, node.config.node_id)
-            if other != node.config.node_id:
-                self.violations.append(f"{key} is led by {other} and by {node.config.node_id}")
+        for watcher in self.watchers:
+            watcher.on_fact(node, fact)
+
+    def after_turn(self, node: SimNode) -> None:
+        for watcher in self.watchers:
+            watcher.after_turn(node)
+
+    # -- processes end ---------------------------------------------------------------------------
 
     def on_halt(self, node: SimNode, reason: str) -> None:
-        """A node gave up, which no fault here may bring about but one: the registration of a dead
-        process that arrives late, and before any other of it, looks like a newer life. The living
-        one ends then, as it must, and is started again like any other."""
-        self.trace.add(f"{self.clock.now_ms} {node.name} halts: {reason}")
-        if not (self.network.duplicate_percent and reason == REPLACED):
-            self.violations.append(f"{node.name} halted: {reason}")
-        node.crash(power_loss=False)
+        """A node gave up. It may when its disk fails; and by one fault more: the registration of a
+        dead process that arrives late, and before any other of it, looks like a newer life. The
+        living one ends then, as it must, and is started again like any other."""
+        self.tell(node.name, "halt", reason)
+        may_be = node.disk_fails or (self.late_registrations_may_come and reason == REPLACED)
+        if not may_be:
+            self.violate("halt", f"{node.name}: {reason}")
+        # What a failing disk has not confirmed is not on it.
+        self.end(node, power_loss=node.disk_fails)
 
-    def on_completed(self, producer: SimProducer, batch: ProducerBatch) -> None:
-        self.trace.add(f"{self.clock.now_ms} {producer.name} done {batch.outcome!r}")
-
-    def maybe_crash_between(self, node: SimNode) -> bool:
-        """With the switch on, now and then a process ends between two of its effects."""
-        if not self.crash_between_effects or self.choices.draw("crash_here", 1, 4_000) > 1:
-            return False
-        self.crash(node, power_loss=self.choices.chance("power_loss", 50))
-        return True
+    def on_assertion(self, node: SimNode, error: AssertionError) -> None:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = str(error) or place.line
+        self.violate("assertion", f"{node.name}: {place.name}: {what}")
+        self.end(node, power_loss=False)
 
     def crash(self, node: SimNode, *, power_loss: bool) -> None:
         self.crashes += 1
-        self.trace.add(f"{self.clock.now_ms} {node.name} crashes power_loss={power_loss}")
+        self.tell(node.name, "crash", "loses power" if power_loss else "is killed")
+        self.end(node, power_loss=power_loss)
+
+    def crash_at_disk_call(self, node: SimNode) -> None:
+        self.crash(node, power_loss=self.choices.chance("crash: power loss", 50))
+
+    def end(self, node: SimNode, *, power_loss: bool) -> None:
+        for watcher in self.watchers:
+            watcher.before_crash(node)
         node.crash(power_loss=power_loss)
 
-    # -- convergence -----------------------------------------------------------------------------
+    def wipe(self, node: SimNode) -> None:
+        self.crashes += 1
+        self.tell(node.name, "wipe", "loses its disk")
+        for watcher in self.watchers:
+            watcher.before_crash(node)
+        node.wipe()
+        for watcher in self.watchers:
+            watcher.on_wiped(node)
+
+    def start(self, node: SimNode) -> None:
+        if not node.is_up:
+            self.tell(node.name, "start", "starts")
+            node.start()
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def newest_image(self) -> MetadataImage | None:
+        """The metadata of the living node that has applied most; None if none lives."""
+        newest: MetadataImage | None = None
+        for node in self.nodes.values():
+            if node.core is not None and (newest is None or node.core.image.index > newest.index):
+                newest = node.core.image
+        return newest
 
     def converged(self) -> bool:
         """All nodes up; all replicas of each partition in the ISR, their ends and marks equal."""
@@ -132,37 +198,33 @@ class SimCluster:
                 return False
             if not node.core.broker.replicas.is_active:
                 return False
-            images.append(node.core.image.index)
-        if len(set(images)) != 1 or not images[0]:
+            images.append(node.core.image)
+        if len({image.index for image in images}) != 1 or not images[0].index:
             return False
-        for topic in next(iter(self.nodes.values())).core.image.topics.values():  # type: ignore[union-attr]
-            for number, partition in enumerate(topic.partitions):
-                if len(partition.isr) < len(partition.replicas):
-                    return False
-                ends = set()
-                for node_id in partition.replicas:
-                    replica = self._replica(node_id, topic.topic_id, number)
-                    if replica is None:
-                        return False
-                    ends.add(replica)
-                if len(ends) != 1 or any(end != mark for end, mark in ends):
-                    return False
+        for topic, number, partition in images[0].all_partitions():
+            if len(partition.isr) < len(partition.replicas):
+                return False
+            ends = [self._ends(node_id, topic.topic_id, number) for node_id in partition.replicas]
+            if ends[0] is None or any(other != ends[0] for other in ends):
+                return False
         return True
 
-    def _replica(self, node_id: int, topic_id: str, number: int) -> tuple[int, int] | None:
+    def _ends(self, node_id: int, topic_id: str, number: int) -> tuple[int, int] | None:
+        """(log end offset, high watermark) if they are equal, else None."""
         core = self.nodes[node_id].core
         assert core is not None
         assert core.broker is not None
         replica = core.broker.replicas.partitions.get((topic_id, number))
-        return (replica.log.log_end_offset, replica.high_watermark) if replica else None
+        if replica is None or replica.log.log_end_offset != replica.high_watermark:
+            return None
+        return replica.log.log_end_offset, replica.high_watermark
 
-    def wait(self, limit_ms: int, what: str, done: object) -> bool:
+    def wait(self, limit_ms: int, what: str, done: Callable[[], bool]) -> bool:
         """Run until `done()` is true, at most `limit_ms`; a miss is a violation (L1)."""
-        assert callable(done)
         end_ms = self.clock.now_ms + limit_ms
         while self.clock.now_ms < end_ms:
             if done():
                 return True
             self.clock.run_until(self.clock.now_ms + 50)
-        self.violations.append(f"not within {limit_ms} ms of virtual time: {what}")
+        self.violate("not-converged", f"not within {limit_ms} ms of virtual time: {what}")
         return False

@@ -33,6 +33,9 @@ class _FileNode:
     """Not yet durable: bytes appended, or the size cut to."""
     done_count: int = 0
     """Operations that became durable, ever."""
+    content_cuts: int = 0
+    durable_cuts: int = 0
+    """How often each of the two shrank: what was read of it before may be gone."""
 
     def append(self, data: bytes) -> None:
         self.content += data
@@ -41,6 +44,7 @@ class _FileNode:
     def cut(self, size_bytes: int) -> None:
         del self.content[size_bytes:]
         self.operations.append(size_bytes)
+        self.content_cuts += 1
 
     @property
     def total_count(self) -> int:
@@ -52,6 +56,7 @@ class _FileNode:
             self.done_count += 1
             if isinstance(operation, int):
                 del self.durable[operation:]
+                self.durable_cuts += 1
             else:
                 self.durable += operation
 
@@ -66,6 +71,7 @@ class _FileNode:
                 if draw(f"disk: zeros after a torn write to {path}", 0, 3) == 0:
                     self.durable += bytes(len(torn) - size_bytes)
         self.content = bytearray(self.durable)
+        self.content_cuts += 1
         self.operations.clear()
 
 
@@ -194,6 +200,16 @@ class SimFile:
 
     def _require_life(self) -> None:
         assert self._life == self._disk.life, f"{self._path}: used by a process that is dead"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FileView:
+    """A look at a file. `key` is the same for the same file; `data` is alive, not a copy."""
+
+    name: str
+    key: object
+    data: bytearray
+    cuts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +364,24 @@ class SimDisk:
 
     # --- looking ----------------------------------------------------------------------------------
 
+    def look(self, directory: str, suffix: str, *, durable: bool) -> list[FileView]:
+        """The files of a directory by name: as a process sees them, or what is surely durable."""
+        node: _FileNode | _DirectoryNode | None = self._root
+        for name in directory.split("/"):
+            if not isinstance(node, _DirectoryNode):
+                return []
+            node = (node.durable if durable else node.entries).get(name)
+        if not isinstance(node, _DirectoryNode):
+            return []
+        entries = node.durable if durable else node.entries
+        return [
+            FileView(name, child, child.durable, child.durable_cuts)
+            if durable
+            else FileView(name, child, child.content, child.content_cuts)
+            for name, child in sorted(entries.items())
+            if isinstance(child, _FileNode) and name.endswith(suffix)
+        ]
+
     def files(self) -> dict[str, bytes]:
         """Every file's content as a process sees it, by path, sorted."""
         return {path: bytes(node.content) for path, node in self._walk(self._root, "")}
@@ -358,6 +392,11 @@ class SimDisk:
                 yield prefix + name, node
             else:
                 yield from self._walk(node, f"{prefix}{name}/")
+
+    def is_durable_whole(self, path: str) -> bool:
+        """Whether a file has nothing that waits for a sync."""
+        node = self._find(path)
+        return isinstance(node, _FileNode) and not node.operations
 
     # --- inside -----------------------------------------------------------------------------------
 

@@ -1,59 +1,56 @@
-"""The end of a run: every acknowledged record stands at its offset with its bytes on every replica,
-once; what certainly failed stands nowhere; replicas are equal."""
+"""The end of a run: the same checkers as for real runs, on the same kind of evidence."""
 
 from __future__ import annotations
 
-from broker.log.partition_log import PartitionLog
-from broker.wire.record_batch import decode_batch, iterate_batches
-from chaos.sim.client import SimProducer
+from collections.abc import Sequence
+
+from chaos.checker.judge import judge_evidence
+from chaos.checker.model import build_history
+from chaos.checker.run_info import FaultRow, Gates, RunInfo, TopicInfo
+from chaos.history import HistoryFile
+from chaos.sim.client import NS_PER_MS
 from chaos.sim.cluster import SimCluster
-from chaos.sim.setup import TOPIC
+from chaos.sim.evidence import FactRecorder, collect
+from chaos.sim.plan import TOPIC, Setup
+
+NO_GATES = Gates(
+    acked_seconds_percent_min=0,
+    leader_epoch_changes_min=0,
+    faults_confirmed=False,
+    converged=False,
+    all_acked_compared=False,
+    facts_present=False,
+)
+"""A single seed need not be worth much; `search` says what its seeds are worth together."""
 
 
-def judge(cluster: SimCluster, producers: list[SimProducer]) -> None:
-    rows: dict[tuple[int, int], bytes] = {}
-    for partition, replicas in _records(cluster).items():
-        first = next(iter(replicas.values()))
-        if any(other != first for other in replicas.values()):
-            cluster.violations.append(f"replicas of {partition} differ after convergence")
-        rows.update({(partition, offset): value for offset, value in first.items()})
-    seen: dict[bytes, tuple[int, int]] = {}
-    for place, value in rows.items():
-        if value in seen:
-            cluster.violations.append(f"{value!r} stands at {seen[value]} and at {place}")
-        seen[value] = place
-    for producer in producers:
-        acked, failed, _ = producer.outcomes()
-        for item in acked:
-            delivered = item.handle.result(0)
-            place = (delivered.partition, delivered.offset)
-            if rows.get(place) != item.value:
-                cluster.violations.append(
-                    f"acked {item.value!r} at {place}: found {rows.get(place)!r}"
-                )
-        for item in failed:
-            if item.value in seen:
-                cluster.violations.append(f"{item.value!r} failed for certain, yet is in the log")
-
-
-def _records(cluster: SimCluster) -> dict[int, dict[int, dict[int, bytes]]]:
-    """Values of the judged topic by partition, node and offset."""
-    records: dict[int, dict[int, dict[int, bytes]]] = {}
-    for node_id, node in cluster.nodes.items():
-        assert node.core is not None
-        assert node.core.broker is not None
-        for (_, partition), replica in sorted(node.core.broker.replicas.partitions.items()):
-            if replica.topic_name == TOPIC:
-                values = records.setdefault(partition, {}).setdefault(node_id, {})
-                _read_values(replica.log, values)
-    return records
-
-
-def _read_values(log: PartitionLog, values: dict[int, bytes]) -> None:
-    offset = log.log_start_offset
-    while offset < log.log_end_offset:
-        for header, batch in iterate_batches(log.read(offset, 2**30, log.log_end_offset)):
-            offset = header.next_offset
-            for record in decode_batch(batch):
-                assert record.value is not None
-                values[record.offset] = record.value
+def judge(
+    cluster: SimCluster,
+    setup: Setup,
+    history: bytes,
+    recorder: FactRecorder,
+    faults: Sequence[FaultRow],
+    *,
+    seed: int,
+    heal_ms: int,
+    converged: bool,
+) -> None:
+    """Every anomaly becomes a violation of the run, by its name."""
+    run = RunInfo(
+        seed=seed,
+        nodes=tuple(cluster.nodes),
+        topics={
+            TOPIC: TopicInfo(setup.partitions, setup.replication_factor, setup.min_isr, setup.flush)
+        },
+        heal_ns=heal_ms * NS_PER_MS,
+        converged_ns=cluster.clock.now_ms * NS_PER_MS if converged else None,
+        interrupted=not converged,  # the run has told of it already
+        gates=NO_GATES,
+    )
+    model = build_history([HistoryFile.from_bytes("history", history)])
+    verdict = judge_evidence(run, model, collect(cluster, recorder), faults)
+    for example in verdict.examples:
+        cluster.violate(example.anomaly, f"{example.place}: {'; '.join(example.lines)}")
+    for name in verdict.found:
+        if not any(line.startswith(f"{name}: ") for line in cluster.violations):
+            cluster.violate(name, f"{verdict.found[name]} times")

@@ -1,7 +1,7 @@
 """One simulated node: the second driver of NodeCore, with a disk that outlives its processes.
 
-Contains no rule. A process may end between any two effects; what was written and not synced is the
-disk's to judge.
+Contains no rule. A process may end or be stopped between any two effects and at any call of its
+disk; what was written and not synced is the disk's to judge.
 """
 
 from __future__ import annotations
@@ -36,14 +36,18 @@ from broker.events import (
     Synced,
     SyncFailed,
 )
+from broker.log.errors import CorruptFile
 from broker.ports import DiskError
 from broker.wire import frames
-from chaos.sim.disk import SimDisk
+from chaos.sim.clock import NodeClock
+from chaos.sim.disk import Crash, SimDisk
 
 if TYPE_CHECKING:
     from chaos.sim.cluster import SimCluster
 
 ReplyTo = Callable[[frames.Message], None]
+TURN_MS_MAX = 100
+"""As the real loop does, a node turns at least this often."""
 
 
 class SimNode:
@@ -53,11 +57,21 @@ class SimNode:
         self.identity = identity
         self.name = f"n{config.node_id}"
         self.disk = SimDisk()
+        self.clock = NodeClock(cluster.clock)
         self.core: NodeCore | None = None
         self.incarnation = 0
         self.wipe_count = 0
         self.paused = False
-        self.halted: str | None = None
+        self.sync_ms_max = -1
+        """How long its disk takes for a sync at most; -1: as long as any."""
+        self.hangs_until_ms = 0
+        """Syncs asked for before this moment hang until it."""
+        self.disk_fails = False
+        """A fault makes its disk fail: then, and only then, the process may give up."""
+        self._countdown: tuple[int, Callable[[], None]] | None = None
+        """(effects from now, what happens then)"""
+        self._unfinished: list[Effect] = []
+        """What the process was about to do when it was stopped in the middle of a turn."""
         self._is_stopping = False
         self._inbox: list[Event] = []
         self._wake_ms = -1
@@ -74,21 +88,33 @@ class SimNode:
     def start(self) -> None:
         assert self.core is None
         self.incarnation += 1
-        self.halted = None
         self._is_stopping = False
         self._inbox = []
         self._reply_to = {}
         self._wake_ms = -1
-        name = f"{self.name}.{self.incarnation}"
-        self.core = NodeCore(self.config, self.identity, self.disk, name, self.cluster.choices.draw)
-        self._last_turn_ms = self.cluster.clock.now_ms
-        self._execute(self.core.start(self.cluster.clock.now_ms))
+        try:
+            self.core = NodeCore(
+                self.config,
+                self.identity,
+                self.disk,
+                f"{self.name}.{self.incarnation}",
+                self.cluster.choices.draw,
+            )
+            self._last_turn_ms = self.clock.now_ms
+            effects = self.core.start(self.clock.now_ms)
+        except (DiskError, CorruptFile) as error:
+            self.core = None
+            self.cluster.on_halt(self, f"does not start: {error}")
+            return
+        self._execute(effects)
         self.wake()
 
     def crash(self, *, power_loss: bool) -> None:
         """The process ends at once; with a power loss the disk forgets what was not synced."""
         self.core = None
         self.paused = False
+        self._unfinished = []
+        self._countdown = None
         if power_loss:
             self.disk.power_loss(self.cluster.choices.draw)
         else:
@@ -113,8 +139,26 @@ class SimNode:
         self.paused = True
 
     def resume(self) -> None:
+        if self.core is None or not self.paused:
+            return
         self.paused = False
+        effects, self._unfinished = self._unfinished, []
+        self._execute(effects)
         self.wake()
+
+    def after_effects(self, count: int, action: Callable[[], None]) -> None:
+        """Do something to the process when it has carried out `count` more effects."""
+        self._countdown = (count, action)
+
+    def repair(self) -> None:
+        """The disk and the clock are sound again, nothing waits to befall the process."""
+        self.sync_ms_max = -1
+        self.hangs_until_ms = 0
+        self.disk_fails = False
+        self.disk.fail_no_more()
+        self.disk.capacity_bytes = 2**62
+        self.clock.set_rate(1_000)
+        self._countdown = None
 
     # -- turns -----------------------------------------------------------------------------------
 
@@ -141,35 +185,56 @@ class SimNode:
     def _turn(self) -> None:
         if self.core is None or self.paused:
             return
-        now_ms = self.cluster.clock.now_ms
+        now_ms = self.clock.now_ms
         events, self._inbox = self._inbox, []
         gap_ms = now_ms - self._last_turn_ms
         if gap_ms > self.config.pause_ms:
             events.insert(0, Paused(gap_ms))
         self._last_turn_ms = now_ms
-        self.cluster.steps += len(events) + 1
+        self.cluster.event_count += len(events) + 1
+        incarnation = self.incarnation
         try:
             effects = self.core.handle(events, now_ms)
+        except Crash:
+            self.cluster.crash_at_disk_call(self)
+            return
+        except (DiskError, CorruptFile) as error:
+            effects = self.core.on_disk_error(error)
         except AssertionError as error:
             # An impossible state ends the process; here it is what we are looking for.
-            self.cluster.on_halt(self, f"assertion: {error}")
+            self.cluster.on_assertion(self, error)
             return
         self._execute(effects)
-        if self._is_stopping and self.core is not None and self.core.is_stopped:
+        if self.core is None or self.incarnation != incarnation:
+            return
+        if self._is_stopping and self.core.is_stopped:
             self.core = None
             self.disk.process_crash()
-        if self.core is not None:
-            until_ms = self.core.next_deadline_ms() - now_ms
-            # As the real loop does, turn at least every 100 ms; never twice in one millisecond.
-            self.wake(min(max(until_ms, 1), 100) if not self._inbox else 1)
+            return
+        self.cluster.after_turn(self)
+        until_ms = min(max(self.core.next_deadline_ms() - now_ms, 1), TURN_MS_MAX)
+        # Never twice in one millisecond.
+        self.wake(self.clock.true_delay_ms(until_ms) if not self._inbox else 1)
 
     def _execute(self, effects: list[Effect]) -> None:
-        """Carry out effects in order; a crash may come before any of them."""
+        """Carry out effects in order; the process may end, or be stopped, before any of them."""
         incarnation = self.incarnation
-        for effect in effects:
-            if self.cluster.maybe_crash_between(self):
+        for position, effect in enumerate(effects):
+            if self._countdown is not None:
+                count, action = self._countdown
+                self._countdown = (count - 1, action)
+                if count <= 0:
+                    self._countdown = None
+                    action()
+            if self.core is None or self.incarnation != incarnation:
                 return
-            self._carry_out(effect)
+            if self.paused:
+                self._unfinished = effects[position:]
+                return
+            try:
+                self._carry_out(effect)
+            except Crash:
+                self.cluster.crash_at_disk_call(self)
             if self.core is None or self.incarnation != incarnation:
                 return
 
@@ -184,7 +249,7 @@ class SimNode:
             case Sync():
                 self._sync(effect)
             case Store(path, generation, data):
-                self._later("store", lambda: self._stored(path, generation, data))
+                self._later("disk: store", lambda: self._stored(path, generation, data))
             case Remove(path):
                 self.disk.remove(path)
             case Resume(work):
@@ -193,33 +258,60 @@ class SimNode:
                 key = (effect.peer, effect.plane)
                 self._link_versions[key] = self._link_versions.get(key, 0) + 1
             case Halt(reason):
-                self.halted = reason
                 self.cluster.on_halt(self, reason)
 
     # -- disk ------------------------------------------------------------------------------------
 
-    def _later(self, label: str, action: Callable[[], None]) -> None:
-        """Do something on the disk after a drawn delay, if the process still lives then."""
+    def _later(self, label: str, action: Callable[[], None]) -> int:
+        """Do something on the disk after a drawn delay, if the process still lives then. Returns
+        the delay."""
         incarnation = self.incarnation
 
         def due() -> None:
             if self.core is not None and self.incarnation == incarnation:
-                action()
+                try:
+                    action()
+                except Crash:
+                    self.cluster.crash_at_disk_call(self)
 
-        self.cluster.clock.after(self.cluster.choices.draw(label, 0, self.cluster.sync_ms_max), due)
+        slowest_ms = self.cluster.sync_ms_max if self.sync_ms_max < 0 else self.sync_ms_max
+        delay_ms = self.cluster.choices.draw(label, 0, slowest_ms)
+        delay_ms += max(0, self.hangs_until_ms - self.cluster.clock.now_ms)
+        self.cluster.clock.after(delay_ms, due)
+        return delay_ms
 
     def _sync(self, effect: Sync) -> None:
+        """What the device threads do: the answer comes when all is durable, or it failed, or it
+        took so long that they have given it up."""
+        paths = [*effect.files, *effect.directories]
         try:
+            for path in paths:
+                self.disk.fail_if_told("sync", path)
             pending = self.disk.prepare_sync(effect.files, effect.directories)
         except DiskError as error:
             self.receive(SyncFailed(effect.token, str(error)))
             return
+        answered = False
+
+        def answer(event: Event) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                self.receive(event)
 
         def synced() -> None:
             pending.complete()
-            self.receive(Synced(effect.token))
+            answer(Synced(effect.token))
 
-        self._later("sync", synced)
+        delay_ms = self._later("disk: sync", synced)
+        if delay_ms > self.config.disk_stall_ms_max:
+            incarnation = self.incarnation
+
+            def stalled() -> None:
+                if self.incarnation == incarnation:
+                    answer(SyncFailed(effect.token, "the disk hangs"))
+
+            self.cluster.clock.after(self.config.disk_stall_ms_max, stalled)
 
     def _stored(self, path: str, generation: int, data: bytes) -> None:
         try:

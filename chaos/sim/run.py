@@ -1,128 +1,216 @@
-"""One simulated run: a seed, a workload, faults, healing, and the judgement.
-
-What it must show: every acknowledged record stands at its offset with its bytes on every replica,
-once; what certainly failed stands nowhere; replicas are equal; one leader an epoch.
-"""
+"""One simulated run: a plan, chance, and the judgement."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from chaos.sim.choices import Choices
-from chaos.sim.client import SimAdmin, SimProducer, TopicChurn, create_request
-from chaos.sim.cluster import SimCluster
+from chaos import bounds
+from chaos.history import Header, HistoryWriter
+from chaos.sim.admin import TopicChurn, TopicCreation, create_request
+from chaos.sim.choices import Choices, Draws, from_draws, from_seed
+from chaos.sim.client import SimConsumer, SimProducer, SimStopwatch
+from chaos.sim.cluster import SimCluster, Watcher
+from chaos.sim.evidence import FactRecorder
+from chaos.sim.invariants import Invariants
 from chaos.sim.judge import judge
-from chaos.sim.nemesis import inject_fault
-from chaos.sim.setup import TOPIC, Setup, draw_setup
+from chaos.sim.nemesis import Nemesis
+from chaos.sim.node import SimNode
+from chaos.sim.plan import CHURNED_TOPIC, TOPIC, Plan, draw_plan
+from chaos.sim.trace import Entry
+from chaos.workload import ClientPlan
 
 START_LIMIT_MS = 30_000
-HEAL_LIMIT_MS = 60_000
+HEAL_FACTOR = 3
+"""Faults are worse than any bound foresees (messages that arrive seconds late, split votes)."""
+CHURNER = 900
+CHURN_GAP_MS_MAX = 1_000
+SETTLE_MS = 600
+"""From the end of the load to the end of all faults."""
+
+
+OnStep = Callable[[SimCluster], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
     seed: int
+    plan: Plan
     trace_hash: str
     violations: tuple[str, ...]
     acked: int
     failed: int
     unknown: int
+    read: int
     leader_changes: int
+    faults: dict[str, int]
+    """What was injected, by kind."""
+    facts: dict[str, int]
+    """What became true, by kind: the coverage of the protocol."""
     crashes: int
-    steps: int
-    draws: int
-    tail: tuple[str, ...]
+    events: int
+    """That cores have handled."""
+    virtual_ms: int
+    entries: tuple[Entry, ...]
+    """The end of the trace, or all of it."""
+    draws: Draws = field(default_factory=dict)
 
 
-def run_varied(seed: int, *, load_ms: int = 8_000, keep_trace: bool = False) -> RunResult:
-    """As `run_seed`, on a setup that is drawn too."""
-    choices = Choices(seed)
-    return _run(seed, choices, draw_setup(choices), load_ms, keep_trace)
+def run_seed(seed: int, *, keep_trace: bool = False, on_step: OnStep | None = None) -> RunResult:
+    """The run of a seed: it draws the plan and all the rest. Deterministic."""
+    choices = Choices(from_seed(seed))
+    return run_plan(draw_plan(choices), choices, seed, keep_trace=keep_trace, on_step=on_step)
 
 
-def run_seed(
-    seed: int, *, load_ms: int = 8_000, keep_trace: bool = False, setup: Setup | None = None
+def rerun(
+    plan: Plan,
+    seed: int,
+    draws: Draws | None = None,
+    *,
+    keep_trace: bool = False,
+    on_step: OnStep | None = None,
 ) -> RunResult:
-    """Run one seed from an empty cluster to its judgement. Deterministic."""
-    return _run(seed, Choices(seed), setup or Setup(), load_ms, keep_trace)
+    """A plan that is given; chance from recorded draws, or else from the seed."""
+    choices = Choices(from_seed(seed) if draws is None else from_draws(draws))
+    return run_plan(plan, choices, seed, keep_trace=keep_trace, on_step=on_step)
 
 
-def _run(seed: int, choices: Choices, setup: Setup, load_ms: int, keep_trace: bool) -> RunResult:
-    cluster = SimCluster(setup.nodes, choices, setup.voters)
-    cluster.trace.keep_all = keep_trace
-    cluster.network.duplicate_percent = setup.duplicate_percent
-    partitions = choices.draw("partitions", 1, 3)
-    cluster.start_all()
-    request = create_request(TOPIC, partitions, 3, setup.min_isr, setup.flush, setup.segment_bytes)
-    admin = SimAdmin(cluster, request)
-    producers: list[SimProducer] = []
-    if cluster.wait(START_LIMIT_MS, "the topic is created", lambda: admin.created):
-        for number in range(choices.draw("producers", 1, 3)):
-            producers.append(SimProducer(cluster, f"c{number}", TOPIC, partitions))
-        _load(cluster, producers, setup, load_ms)
-        _heal_and_judge(cluster, producers)
-    outcomes = [producer.outcomes() for producer in producers]
-    return RunResult(
-        seed=seed,
-        trace_hash=f"{cluster.trace.checksum:08x}-{cluster.trace.count}",
-        violations=tuple(cluster.violations),
-        acked=sum(len(acked) for acked, _, _ in outcomes),
-        failed=sum(len(failed) for _, failed, _ in outcomes),
-        unknown=sum(len(unknown) for _, _, unknown in outcomes),
-        leader_changes=cluster.leader_changes,
-        crashes=cluster.crashes,
-        steps=cluster.steps,
-        draws=len(choices.values),
-        tail=tuple(cluster.trace.lines if keep_trace else cluster.trace.lines[-60:]),
-    )
+def run_plan(
+    plan: Plan,
+    choices: Choices,
+    seed: int = 0,
+    *,
+    keep_trace: bool = False,
+    on_step: OnStep | None = None,
+) -> RunResult:
+    """Start, load and faults, healing, judgement. `on_step` is called after each turn of a node."""
+    run = _Run(plan, choices, seed, keep_trace)
+    if on_step is not None:
+        run.cluster.watchers.append(_Stepper(run.cluster, on_step))
+    run.play()
+    return run.result()
 
 
-def _load(cluster: SimCluster, producers: list[SimProducer], setup: Setup, load_ms: int) -> None:
-    """Send and break things, both as drawn."""
-    choices, clock = cluster.choices, cluster.clock
-    may_crash = setup.flush != "async"
-    cluster.crash_between_effects = may_crash and choices.chance("crash_between_effects", 50)
-    churn = _churn(cluster, setup) if setup.churns else None
-    end_ms = clock.now_ms + load_ms
-    next_fault_ms = clock.now_ms + 500
-    while clock.now_ms < end_ms:
-        for producer in (*producers, *([churn.producer] if churn else [])):
-            producer.send_some(choices.draw("burst", 0, 6))
-        clock.run_until(clock.now_ms + choices.draw("gap", 5, 60))
-        if clock.now_ms >= next_fault_ms:
-            inject_fault(cluster, setup)
-            next_fault_ms = clock.now_ms + choices.draw("fault_gap", 100, 1_500)
-    if churn is not None:
-        churn.topic.stop()
-        churn.producer.stop()
+class _Stepper(Watcher):
+    def __init__(self, cluster: SimCluster, on_step: OnStep) -> None:
+        self._cluster = cluster
+        self._on_step = on_step
+
+    def after_turn(self, node: SimNode) -> None:
+        self._on_step(self._cluster)
 
 
-@dataclass(frozen=True, slots=True)
-class _Churn:
-    topic: TopicChurn
-    producer: SimProducer
+class _Run:
+    def __init__(self, plan: Plan, choices: Choices, seed: int, keep_trace: bool) -> None:
+        setup = plan.setup
+        self.plan = plan
+        self.seed = seed
+        self.cluster = SimCluster(setup.nodes, choices, setup.voters, keep_trace=keep_trace)
+        self.cluster.network.delay_ms_max = setup.network_ms_max
+        self.cluster.sync_ms_max = setup.sync_ms_max
+        self.recorder = FactRecorder(self.cluster)
+        self.invariants = Invariants(self.cluster)
+        self.nemesis = Nemesis(self.cluster, plan)
+        self.watch = SimStopwatch(self.cluster)
+        self.written = bytearray()
+        self.history = self._history(self.written.extend)
+        self.producers: list[SimProducer] = []
+        self.consumers: list[SimConsumer] = []
+        self.churn: TopicChurn | None = None
+        self.churner: SimProducer | None = None
 
+    def _history(self, sink: Callable[[bytes], object]) -> HistoryWriter:
+        return HistoryWriter(sink, Header("simulated", "simulated", self.seed))
 
-def _churn(cluster: SimCluster, setup: Setup) -> _Churn:
-    """Nothing is judged of what is written to it, but that nobody stumbles over it."""
-    request = create_request("u", 2, 3, setup.min_isr, setup.flush, setup.segment_bytes)
-    topic = TopicChurn(cluster, request, cluster.choices.pick("churn_ms", (200, 2_000)))
-    return _Churn(topic, SimProducer(cluster, "churner", "u", 2))
+    def play(self) -> None:
+        cluster = self.cluster
+        cluster.start_all()
+        creation = TopicCreation(cluster, create_request(TOPIC, self.plan.setup))
+        if not cluster.wait(START_LIMIT_MS, "the topic is created", lambda: creation.is_done):
+            return
+        self._begin_clients()
+        self.nemesis.schedule()
+        cluster.clock.run_until(cluster.clock.now_ms + self.plan.load.duration_ms)
+        for producer in self._all_producers():
+            producer.stop_sending()
+        if self.churn is not None:
+            self.churn.stop()
+        cluster.clock.run_until(cluster.clock.now_ms + SETTLE_MS)
+        self._heal_and_judge()
 
+    def _begin_clients(self) -> None:
+        setup = self.plan.setup
+        for process in range(setup.producers):
+            self.producers.append(self._producer(TOPIC, process, self.history))
+        for process in range(setup.producers, setup.producers + setup.consumers):
+            client = ClientPlan(process, "consumer")
+            self.consumers.append(
+                SimConsumer(self.cluster, self.plan, TOPIC, client, self.history, self.watch)
+            )
+        if setup.churns:
+            request = create_request(CHURNED_TOPIC, setup)
+            self.churn = TopicChurn(self.cluster, request, CHURN_GAP_MS_MAX)
+            # Nothing is judged of what is written to it, but that nobody stumbles over it.
+            unjudged = self._history(lambda data: None)
+            self.churner = self._producer(CHURNED_TOPIC, CHURNER, unjudged)
 
-# -- the end -------------------------------------------------------------------------------------
+    def _producer(self, topic: str, process: int, history: HistoryWriter) -> SimProducer:
+        client = ClientPlan(process, "producer")
+        return SimProducer(self.cluster, self.plan, topic, client, history, self.watch)
 
+    def _all_producers(self) -> list[SimProducer]:
+        return [*self.producers, *([self.churner] if self.churner is not None else [])]
 
-def _heal_and_judge(cluster: SimCluster, producers: list[SimProducer]) -> None:
-    cluster.crash_between_effects = False
-    cluster.clock.run_until(cluster.clock.now_ms + 3_100)
-    cluster.network.heal()
-    for node in cluster.nodes.values():
-        if node.paused:
-            node.resume()
-    cluster.start_all()
-    cluster.wait(HEAL_LIMIT_MS, "all sends end", lambda: all(item.all_done() for item in producers))
-    for producer in producers:
-        producer.stop()
-    if cluster.wait(HEAL_LIMIT_MS, "replicas converge", cluster.converged):
-        judge(cluster, producers)
+    def _heal_and_judge(self) -> None:
+        cluster = self.cluster
+        heal_ms = cluster.clock.now_ms
+        self.nemesis.heal()
+        limit_ms = HEAL_FACTOR * bounds.heal_ms(cluster.nodes[1].config)
+        limit_ms += self.plan.setup.delivery_timeout_ms
+        converged = cluster.wait(
+            limit_ms, "all sends end", lambda: all(p.is_settled for p in self.producers)
+        ) and cluster.wait(limit_ms, "all replicas are in sync and equal", cluster.converged)
+        cluster.clock.run_until(cluster.clock.now_ms + 1_000)
+        for client in (*self._all_producers(), *self.consumers):
+            client.end()
+        self.invariants.check_all()
+        self.history.close()
+        judge(
+            cluster,
+            self.plan.setup,
+            bytes(self.written),
+            self.recorder,
+            self.nemesis.injected,
+            seed=self.seed,
+            heal_ms=heal_ms,
+            converged=converged,
+        )
+        # A history is part of what must be equal in equal runs.
+        cluster.tell("-", "history", f"{zlib.crc32(self.written):08x}")
+
+    def result(self) -> RunResult:
+        cluster = self.cluster
+
+        def count(outcome: str) -> int:
+            return sum(producer.counts[outcome] for producer in self.producers)
+
+        return RunResult(
+            seed=self.seed,
+            plan=self.plan,
+            trace_hash=cluster.trace.hash,
+            violations=tuple(cluster.violations),
+            acked=count("ok"),
+            failed=count("fail"),
+            unknown=count("info"),
+            read=sum(consumer.read_count for consumer in self.consumers),
+            leader_changes=cluster.leader_changes,
+            faults=dict(Counter(fault.kind for fault in self.nemesis.injected)),
+            facts=dict(cluster.fact_counts),
+            crashes=cluster.crashes,
+            events=cluster.event_count,
+            virtual_ms=cluster.clock.now_ms,
+            entries=tuple(cluster.trace.entries),
+            draws=cluster.choices.draws,
+        )
