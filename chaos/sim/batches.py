@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.wire.batch_header import HEADER_BYTES, BatchHeader, read_header
-from chaos.sim.disk import FileView, SimDisk
+from chaos.sim.disk import DirectoryView, FileView, SimDisk
 
 OnBatch = Callable[[BatchHeader], None]
 
@@ -24,6 +24,16 @@ class _Read:
     end_offset: int
 
 
+@dataclass(slots=True)
+class _Chain:
+    """The files of a directory as of some version of it, and how many of them join so far."""
+
+    version: int
+    files: list[FileView]
+    done: int = 0
+    """So many files have batches and join: the one before may not grow any more."""
+
+
 class BatchReader:
     """Reads logs of simulated disks; `durable` ones, or what a process sees."""
 
@@ -31,21 +41,43 @@ class BatchReader:
         self._durable = durable
         self._on_batch = on_batch
         self._reads: dict[object, _Read] = {}
+        self._chains: dict[object, _Chain] = {}
 
     def end_offset(self, disk: SimDisk, directory: str) -> int:
         """Where the unbroken chain of whole batches ends; 0 without any."""
-        end_offset = 0
-        is_first = True
-        for file in disk.look(directory, ".log", durable=self._durable):
-            base_offset = int(file.name.partition(".")[0])
-            if not is_first and base_offset != end_offset:
+        view = disk.look(directory, ".log", durable=self._durable)
+        if view is None:
+            return 0
+        chain = self._chains.get(view.key)
+        if chain is None or chain.version != view.version:
+            chain = self._chains[view.key] = _renewed(chain, view)
+        if chain.done and self._was_cut(chain):
+            chain.done = 0
+        return self._follow(chain)
+
+    def _was_cut(self, chain: _Chain) -> bool:
+        reads = self._reads
+        return any(reads[file.key].cuts != file.cuts for file in chain.files[: chain.done])
+
+    def _follow(self, chain: _Chain) -> int:
+        files = chain.files
+        if not files:
+            return 0
+        position = max(chain.done - 1, 0)
+        end_offset = base_offset_of(files[position])
+        while position < len(files):
+            file = files[position]
+            base_offset = base_offset_of(file)
+            if base_offset != end_offset:
                 break
             read = self._reads.get(file.key)
             if read is None or read.cuts != file.cuts:
                 read = self._reads[file.key] = _Read(file.cuts, 0, base_offset)
             self._read_on(file, read)
             end_offset = read.end_offset
-            is_first = False
+            position += 1
+            if read.position:
+                chain.done = position
         return end_offset
 
     def _read_on(self, file: FileView, read: _Read) -> None:
@@ -59,6 +91,22 @@ class BatchReader:
                 self._on_batch(header)
             read.position += header.size_bytes
             read.end_offset = header.next_offset
+
+
+def _renewed(chain: _Chain | None, view: DirectoryView) -> _Chain:
+    """The chain of a directory whose names changed: what joined and is still there, joins."""
+    files = view.files()
+    done = 0
+    if chain is not None:
+        for before, now in zip(chain.files[: chain.done], files, strict=False):
+            if before.key is not now.key:
+                break
+            done += 1
+    return _Chain(view.version, files, done)
+
+
+def base_offset_of(file: FileView) -> int:
+    return int(file.name.partition(".")[0])
 
 
 def last_batch_position(data: bytearray) -> int:

@@ -98,10 +98,13 @@ class _DirectoryNode:
     durable: dict[str, _FileNode | _DirectoryNode] = field(default_factory=dict)
     operations: deque[_NameChange] = field(default_factory=deque)
     done_count: int = 0
+    version: int = 0
+    """Grows with every change of names, readable or durable."""
 
     def change(self, change: _NameChange) -> None:
         change.apply(self.entries)
         self.operations.append(change)
+        self.version += 1
 
     @property
     def total_count(self) -> int:
@@ -111,6 +114,7 @@ class _DirectoryNode:
         while self.done_count < total_count:
             self.operations.popleft().apply(self.durable)
             self.done_count += 1
+            self.version += 1
 
     def lose_power(self, path: str, draw: Draw) -> None:
         for changes in self._independent_changes():
@@ -120,6 +124,7 @@ class _DirectoryNode:
                 change.apply(self.durable)
         self.done_count += len(self.operations)
         self.operations.clear()
+        self.version += 1
         self.entries = dict(self.durable)
         for name, node in sorted(self.entries.items()):
             node.lose_power(f"{path}/{name}", draw)
@@ -202,14 +207,56 @@ class SimFile:
         assert self._life == self._disk.life, f"{self._path}: used by a process that is dead"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class FileView:
-    """A look at a file. `key` is the same for the same file; `data` is alive, not a copy."""
+    """A look at a file, alive: `data` is what it holds now, `cuts` how often that shrank."""
 
-    name: str
-    key: object
-    data: bytearray
-    cuts: int
+    __slots__ = ("_durable", "_node", "name")
+
+    def __init__(self, name: str, node: _FileNode, durable: bool) -> None:
+        self.name = name
+        self._node = node
+        self._durable = durable
+
+    @property
+    def data(self) -> bytearray:
+        return self._node.durable if self._durable else self._node.content
+
+    @property
+    def cuts(self) -> int:
+        return self._node.durable_cuts if self._durable else self._node.content_cuts
+
+    @property
+    def key(self) -> object:
+        """The same for the same file, whatever its name."""
+        return self._node
+
+
+class DirectoryView:
+    """A look at a directory: its files by name."""
+
+    __slots__ = ("_durable", "_node", "_suffix")
+
+    def __init__(self, node: _DirectoryNode, suffix: str, durable: bool) -> None:
+        self._node = node
+        self._suffix = suffix
+        self._durable = durable
+
+    @property
+    def key(self) -> object:
+        return self._node
+
+    @property
+    def version(self) -> int:
+        """Grows when names change."""
+        return self._node.version
+
+    def files(self) -> list[FileView]:
+        entries = self._node.durable if self._durable else self._node.entries
+        return [
+            FileView(name, child, self._durable)
+            for name, child in sorted(entries.items())
+            if isinstance(child, _FileNode) and name.endswith(self._suffix)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +369,12 @@ class SimDisk:
     def process_crash(self) -> None:
         """All that was written stays readable; none of it becomes durable by this."""
         self.life += 1
-        self._forget_plans()
+        self.forget_plans()
 
     def power_loss(self, draw: Draw) -> None:
         """What is not durable vanishes wholly, partly or not at all, as drawn."""
         self.life += 1
-        self._forget_plans()
+        self.forget_plans()
         self._root.lose_power("", draw)
         self.used_bytes = sum(len(node.content) for _, node in self._walk(self._root, ""))
 
@@ -354,6 +401,11 @@ class SimDisk:
         """Forget the failures that were told and have not come yet."""
         self._failures.clear()
 
+    def forget_plans(self) -> None:
+        """Forget the crash and the failures that have not come yet."""
+        self._crash_at = None
+        self._failures.clear()
+
     def corrupt(self, path: str, position: int, mask: int) -> None:
         """Flip bits of one byte, also of what is durable: bit rot."""
         node = self._find(path)
@@ -364,27 +416,14 @@ class SimDisk:
 
     # --- looking ----------------------------------------------------------------------------------
 
-    def look(self, directory: str, suffix: str, *, durable: bool) -> list[FileView]:
-        """The files of a directory by name: as a process sees them, or what is surely durable."""
+    def look(self, directory: str, suffix: str, *, durable: bool) -> DirectoryView | None:
+        """A directory as a process sees it, or what of it is surely durable; None if it is not."""
         node: _FileNode | _DirectoryNode | None = self._root
         for name in directory.split("/"):
             if not isinstance(node, _DirectoryNode):
-                return []
+                return None
             node = (node.durable if durable else node.entries).get(name)
-        if not isinstance(node, _DirectoryNode):
-            return []
-        entries = node.durable if durable else node.entries
-        return [
-            FileView(name, child, child.durable, child.durable_cuts)
-            if durable
-            else FileView(name, child, child.content, child.content_cuts)
-            for name, child in sorted(entries.items())
-            if isinstance(child, _FileNode) and name.endswith(suffix)
-        ]
-
-    def files(self) -> dict[str, bytes]:
-        """Every file's content as a process sees it, by path, sorted."""
-        return {path: bytes(node.content) for path, node in self._walk(self._root, "")}
+        return DirectoryView(node, suffix, durable) if isinstance(node, _DirectoryNode) else None
 
     def _walk(self, directory: _DirectoryNode, prefix: str) -> Iterator[tuple[str, _FileNode]]:
         for name, node in sorted(directory.entries.items()):
@@ -443,10 +482,6 @@ class SimDisk:
             if failure.kind == kind and failure.path_part in path:
                 return self._failures.pop(slot)
         return None
-
-    def _forget_plans(self) -> None:
-        self._crash_at = None
-        self._failures.clear()
 
     def _find(self, path: str) -> _FileNode | _DirectoryNode | None:
         node: _FileNode | _DirectoryNode | None = self._root

@@ -61,7 +61,8 @@ def collect(cluster: SimCluster, recorder: FactRecorder) -> Evidence:
             epochs: tuple[tuple[int, int], ...] = ()
             if disk.exists(epochs_path):
                 epochs = decode_epochs(epochs_path, disk.read_whole(epochs_path))
-            files = disk.look(directory, ".log", durable=False)
+            view = disk.look(directory, ".log", durable=False)
+            files = view.files() if view is not None else []
             log = decode_replica(
                 node_id,
                 name,

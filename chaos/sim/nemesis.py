@@ -12,12 +12,14 @@ from collections.abc import Callable
 from broker.log.checkpoint import RECOVERY_POINT_PATH, load_offsets
 from broker.log.log_manager import parse_directory
 from chaos.checker.run_info import FaultRow
-from chaos.sim.batches import last_batch_position
+from chaos.sim.batches import base_offset_of, last_batch_position
 from chaos.sim.client import NS_PER_MS
-from chaos.sim.cluster import SimCluster
+from chaos.sim.cluster import DISK_STALL_MS, SimCluster
 from chaos.sim.network import Rule
 from chaos.sim.node import SimNode
 from chaos.sim.plan import TOPIC, Fault, Plan
+
+GRACE_MS = 500
 
 
 class Nemesis:
@@ -267,22 +269,21 @@ class Nemesis:
         return f"the disk of {node.name} hangs {self._for(fault)}"
 
     def _disk_may_fail(self, fault: Fault, node: SimNode) -> None:
-        """Then the process may end: it is started again when the fault's time is over."""
-        node.disk_fails = True
+        """Then the process may end: it is started again when the fault's time is over, and when
+        nothing that was asked of the disk before that can fail any more."""
+        latest_ms = fault.lasting_ms + DISK_STALL_MS + GRACE_MS
+        until_ms = self.cluster.clock.now_ms + latest_ms
+        node.disk_fails_until_ms = max(node.disk_fails_until_ms, until_ms)
 
         def undo() -> None:
             node.disk.fail_no_more()
             node.disk.capacity_bytes = 2**62
             self.cluster.start(node)
-            # What was asked of the disk before this moment may fail a little later.
-            self.cluster.clock.after(self.cluster.sync_ms_max + 2_100, calm)
-
-        def calm() -> None:
-            node.disk_fails = False
-            if not self._is_over:
-                self.cluster.start(node)
 
         self._after(fault, undo)
+        self.cluster.clock.after(
+            latest_ms, lambda: None if self._is_over else self.cluster.start(node)
+        )
 
     def _fail_sync(self, fault: Fault, node: SimNode) -> str:
         if not node.is_up:
@@ -342,11 +343,10 @@ class Nemesis:
             if parsed is None:
                 continue
             _, partition, topic_id = parsed
-            for file in node.disk.look(f"logs/{entry}", ".log", durable=True)[:-1]:
+            view = node.disk.look(f"logs/{entry}", ".log", durable=True)
+            for file in view.files()[:-1] if view is not None else ():
                 path = f"logs/{entry}/{file.name}"
-                is_known = int(file.name.partition(".")[0]) < recovery_points.get(
-                    (topic_id, partition), 0
-                )
+                is_known = base_offset_of(file) < recovery_points.get((topic_id, partition), 0)
                 size_bytes = last_batch_position(file.data)
                 if size_bytes and not is_known and node.disk.is_durable_whole(path):
                     found.append((path, size_bytes))

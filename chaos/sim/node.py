@@ -66,8 +66,8 @@ class SimNode:
         """How long its disk takes for a sync at most; -1: as long as any."""
         self.hangs_until_ms = 0
         """Syncs asked for before this moment hang until it."""
-        self.disk_fails = False
-        """A fault makes its disk fail: then, and only then, the process may give up."""
+        self.disk_fails_until_ms = -1
+        """A fault makes its disk fail: until then, and only then, the process may give up."""
         self._countdown: tuple[int, Callable[[], None]] | None = None
         """(effects from now, what happens then)"""
         self._unfinished: list[Effect] = []
@@ -82,6 +82,10 @@ class SimNode:
     @property
     def is_up(self) -> bool:
         return self.core is not None
+
+    @property
+    def disk_fails(self) -> bool:
+        return self.cluster.clock.now_ms <= self.disk_fails_until_ms
 
     # -- processes -------------------------------------------------------------------------------
 
@@ -154,8 +158,8 @@ class SimNode:
         """The disk and the clock are sound again, nothing waits to befall the process."""
         self.sync_ms_max = -1
         self.hangs_until_ms = 0
-        self.disk_fails = False
-        self.disk.fail_no_more()
+        self.disk_fails_until_ms = -1
+        self.disk.forget_plans()
         self.disk.capacity_bytes = 2**62
         self.clock.set_rate(1_000)
         self._countdown = None

@@ -225,7 +225,7 @@ def _draw_setup(choices: Choices) -> Setup:
         replication_factor=replication_factor,
         min_isr=min(replication_factor, choices.pick("plan: min isr", (2, 2, 1, 3))),
         flush=FLUSH_MODES[choices.draw("plan: flush", 0, len(FLUSH_MODES) - 1)],
-        segment_bytes=choices.pick("plan: segment bytes", (134_217_728, 4_096, 1_024)),
+        segment_bytes=choices.pick("plan: segment bytes", (134_217_728, 4_096, 2_048)),
         network_ms_max=choices.pick("plan: network", (3, 1, 10, 30)),
         sync_ms_max=choices.pick("plan: sync", (4, 1, 20)),
         producers=choices.draw("plan: producers", 1, 4),
