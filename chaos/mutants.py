@@ -5,7 +5,7 @@ become those lines. `apply_at_import` puts an import hook in front of Python's o
 edit before the module is compiled, so it must run before the module is first imported; only the
 chaos entry points and the simulator call it. The old lines must occur exactly once in the function,
 and a test applies every registered mutant: when the code moves on, a mutant breaks loudly instead
-of quietly testing nothing.
+of quietly testing nothing. The bugs themselves are in `bugs`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Mutant:
     """One planted bug.
 
     `function` is the qualified name in `module` (`Partition.on_fetch`). `old_lines` and `new_lines`
-    are written without the indentation of their place. `origin` names the real bug it re-creates.
-    `expected_anomaly` is from the checker's vocabulary. `scripted`: random faults are unlikely to
-    meet it, a scripted sequence does every time.
+    are written without the indentation of their place. `origin` names the real bug it re-creates,
+    or the rule it breaks. It must trip one of `trips`: anomalies of the checker's vocabulary, or
+    invariants of the simulator. `elsewhere`: why the simulator's general search does not meet it,
+    and which test does.
     """
 
     name: str
@@ -37,64 +38,40 @@ class Mutant:
     old_lines: tuple[str, ...]
     new_lines: tuple[str, ...]
     origin: str
-    expected_anomaly: str
-    scripted: bool = False
+    trips: tuple[str, ...]
+    elsewhere: str = ""
 
 
 class MutantError(Exception):
     """A mutant that is unknown, does not fit its source, or comes too late. Names it."""
 
 
-MUTANTS: tuple[Mutant, ...] = (
-    Mutant(
-        name="ack-before-replication",
-        module="broker.handlers.produce",
-        function="ProduceHandler._append",
-        old_lines=("if parked.acks == ACKS_ALL:",),
-        new_lines=("if parked.acks not in (ACKS_ALL, 0, 1):",),
-        origin="acks=all answered like acks=1 before the ISR has the record",
-        expected_anomaly="lost-write",
-    ),
-    Mutant(
-        name="truncate-to-high-watermark",
-        module="broker.replica.partition",
-        function="Partition.apply_image",
-        old_lines=("self.progress = {}",),
-        new_lines=(
-            "self.progress = {}",
-            "if image.leader != NO_LEADER:",
-            "    self.log.truncate_to(self.high_watermark)",
-        ),
-        origin="Kafka before KIP-101: a new follower truncates to its own high watermark",
-        expected_anomaly="lost-write",
-        scripted=True,
-    ),
-)
-
-
-def by_name(mutants: Sequence[Mutant] = MUTANTS) -> dict[str, Mutant]:
+def by_name(mutants: Sequence[Mutant]) -> dict[str, Mutant]:
     """The registry; a name that is given twice is a mistake."""
     table = {mutant.name: mutant for mutant in mutants}
     assert len(table) == len(mutants), "two mutants share a name"
     return table
 
 
-def apply_at_import(
-    names: Iterable[str], registry: Mapping[str, Mutant] | None = None
-) -> MetaPathFinder | None:
+def named(name: str, registry: Mapping[str, Mutant]) -> Mutant:
+    """MutantError for a name that is not in `registry`, with those that are."""
+    if name not in registry:
+        known = ", ".join(sorted(registry)) or "none"
+        raise MutantError(f"there is no mutant {name}; known: {known}")
+    return registry[name]
+
+
+def apply_at_import(names: Iterable[str], registry: Mapping[str, Mutant]) -> MetaPathFinder | None:
     """Make every later import of the mutants' modules compile the edited source.
 
     Everything is checked now: MutantError for an unknown name, lines that do not occur exactly
     once, or a module that is already imported. Returns the hook (None without names); taking it
     out of `sys.meta_path` ends the effect for modules not yet imported.
     """
-    table = by_name() if registry is None else registry
     chosen: dict[str, list[Mutant]] = {}
     for name in names:
-        if name not in table:
-            known = ", ".join(sorted(table)) or "none"
-            raise MutantError(f"there is no mutant {name}; known: {known}")
-        chosen.setdefault(table[name].module, []).append(table[name])
+        mutant = named(name, registry)
+        chosen.setdefault(mutant.module, []).append(mutant)
     for module, mutants in chosen.items():
         mutated_source(read_source(mutants[0]), mutants)
         if module in sys.modules:

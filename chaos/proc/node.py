@@ -14,14 +14,15 @@ from pathlib import Path
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.proc.node", description=__doc__)
-    parser.add_argument("--mutant", action="append", default=[], help="a name of chaos.mutants")
+    parser.add_argument("--mutant", action="append", default=[], help="a name of chaos.bugs")
     parser.add_argument("--config", required=True, type=Path, help="the node's settings (TOML)")
     arguments = parser.parse_args()
 
+    from chaos.bugs import REGISTRY
     from chaos.mutants import MutantError, apply_at_import
 
     try:
-        apply_at_import(arguments.mutant)
+        apply_at_import(arguments.mutant, REGISTRY)
     except MutantError as error:
         print(f"prozess: {error}", file=sys.stderr)
         return 2

@@ -30,6 +30,19 @@ from raft import invariants as raft_invariants
 from raft.types import Entry
 
 FULL_CHECK_STEPS = 500
+INVARIANTS = (
+    "one-leader",
+    "log-matching",
+    "acked-durable",
+    "watermark",
+    "maximal-isr",
+    "raft",
+    "raft-memory",
+    "assertion",
+    "halt",
+)
+"""Names of violations that are no anomalies of the checkers: the invariants above, and a process
+that gave up by an assertion of its own or without a failing disk."""
 PartitionKey = tuple[str, int]
 
 
@@ -46,6 +59,9 @@ class Invariants(Watcher):
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
         self._steps = 0
+        self._image = MetadataImage()
+        """The newest that any node has ever applied: what it says is committed, even if all who
+        knew it are down."""
         self._leaders: dict[tuple[str, int, int], int] = {}
         self._acked: dict[PartitionKey, int] = {}
         """End of what was acknowledged to clients that asked for all replicas."""
@@ -66,6 +82,7 @@ class Invariants(Watcher):
     # -- what happens ----------------------------------------------------------------------------
 
     def on_fact(self, node: SimNode, fact: Fact) -> None:
+        self._note_image(node)
         if fact.kind == "BecameLeader":
             key = (fact.topic_id, fact.partition, fact.leader_epoch)
             other = self._leaders.setdefault(key, node.config.node_id)
@@ -85,17 +102,22 @@ class Invariants(Watcher):
 
     def before_crash(self, node: SimNode) -> None:
         if node.core is not None:
+            self._note_image(node)
             self._note_raft(node)
 
+    def _note_image(self, node: SimNode) -> None:
+        if node.core is not None and node.core.image.index > self._image.index:
+            self._image = node.core.image
+
     def on_wiped(self, node: SimNode) -> None:
-        image = self._cluster.newest_image()
-        broker = image.brokers.get(node.config.node_id) if image is not None else None
+        broker = self._image.brokers.get(node.config.node_id)
         self._lost_at[node.config.node_id] = broker.broker_epoch if broker is not None else -1
 
     def after_turn(self, node: SimNode) -> None:
         self._steps += 1
         core = node.core
         assert core is not None
+        self._note_image(node)
         if core.broker is not None:
             for key, replica in core.broker.replicas.partitions.items():
                 now = (
@@ -123,10 +145,8 @@ class Invariants(Watcher):
             if node.core is not None and node.core.broker is not None:
                 for replica in node.core.broker.replicas.partitions.values():
                     self._check_replica(node, replica)
-        image = self._cluster.newest_image()
-        if image is not None:
-            for topic, number, _ in image.all_partitions():
-                self._check_partition((topic.topic_id, number))
+        for topic, number, _ in self._image.all_partitions():
+            self._check_partition((topic.topic_id, number))
 
     # -- replication -----------------------------------------------------------------------------
 
@@ -137,8 +157,7 @@ class Invariants(Watcher):
         self._seen.end_offset(node.disk, replica.log.directory)
         if replica.role is not PartitionRole.LEADER:
             return
-        image = self._cluster.newest_image()
-        assert image is not None
+        image = self._image
         committed = image.partition(*key)
         if committed is None or committed.leader_epoch != replica.leader_epoch:
             return  # deposed, and does not know it yet
@@ -164,9 +183,9 @@ class Invariants(Watcher):
     def _check_partition(self, key: PartitionKey) -> None:
         """What was acknowledged is where the next leader may come from."""
         acked = self._acked.get(key, 0)
-        image = self._cluster.newest_image()
-        committed = image.partition(*key) if image is not None else None
-        if not acked or image is None or committed is None:
+        image = self._image
+        committed = image.partition(*key)
+        if not acked or committed is None:
             return
         topic = image.topics[key[0]]
         ends = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 
 from broker.log.checkpoint import RECOVERY_POINT_PATH, load_offsets
 from broker.log.log_manager import parse_directory
@@ -35,16 +36,20 @@ class Nemesis:
     def schedule(self) -> None:
         """Let the plan's faults come, counted from now."""
         for fault in self.plan.faults:
-            self.cluster.clock.after(fault.at_ms, lambda fault=fault: self._inject(fault))
+            self.cluster.clock.after(fault.at_ms, partial(self._inject, fault))
 
     def heal(self) -> None:
-        """No fault comes any more, everything that is broken works again, everybody is up."""
+        """No fault comes any more, everything that is broken works again, everybody is up. A sync
+        that hangs may yet end a process: then it is started once more."""
         self._is_over = True
         self.cluster.network.heal()
         for node in self.cluster.nodes.values():
             node.repair()
             node.resume()
             self.cluster.start(node)
+            until_ms = node.disk_fails_until_ms - self.cluster.clock.now_ms
+            if until_ms > 0:
+                self.cluster.clock.after(until_ms, partial(self.cluster.start, node))
 
     def _inject(self, fault: Fault) -> None:
         if self._is_over:
@@ -84,7 +89,7 @@ class Nemesis:
         for each in self.cluster.nodes.values():
             if each.is_up:
                 self.cluster.crash(each, power_loss=True)
-            self._after(fault, lambda each=each: self.cluster.start(each))
+            self._after(fault, partial(self.cluster.start, each))
         return f"all nodes lose power, down {self._for(fault)}"
 
     def _stop(self, fault: Fault, node: SimNode) -> str:

@@ -158,7 +158,6 @@ class SimNode:
         """The disk and the clock are sound again, nothing waits to befall the process."""
         self.sync_ms_max = -1
         self.hangs_until_ms = 0
-        self.disk_fails_until_ms = -1
         self.disk.forget_plans()
         self.disk.capacity_bytes = 2**62
         self.clock.set_rate(1_000)

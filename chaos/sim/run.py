@@ -173,8 +173,10 @@ class _Run:
             limit_ms, "all sends end", lambda: all(p.is_settled for p in self.producers)
         ) and cluster.wait(limit_ms, "all replicas are in sync and equal", cluster.converged)
         cluster.clock.run_until(cluster.clock.now_ms + 1_000)
-        for client in (*self._all_producers(), *self.consumers):
-            client.end()
+        for producer in self._all_producers():
+            producer.end()
+        for consumer in self.consumers:
+            consumer.end()
         self.invariants.check_all()
         self.history.close()
         judge(

@@ -42,7 +42,7 @@ def chaos() -> None:
     show_default=True,
     help="Fault kinds: kill, pause, partition, stall, slow; or none.",
 )
-@click.option("--mutant", "mutants", multiple=True, help="Plant this bug (see chaos/mutants.py).")
+@click.option("--mutant", "mutants", multiple=True, help="Plant this bug (see chaos/bugs.py).")
 @click.option(
     "--flush",
     default="ack",

@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "log": Entry("Data", "client.cli.log", "log", "Dump and verify data directories."),
     "perf": Entry("Data", "client.cli.perf", "perf", "Measure throughput and latency."),
     "chaos": Entry("Trial", "client.cli.chaos", "chaos", "Try a cluster under faults, judge it."),
+    "sim": Entry("Trial", "client.cli.sim", "sim", "Explore faulty histories in virtual time."),
     "doctor": Entry("Help", "client.cli.doctor", "doctor", "Check this machine."),
     "version": Entry("Help", "client.cli.version", "version", "Print versions."),
 }
