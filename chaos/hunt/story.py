@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 LINES_MAX = 20
+FAULT, CRASH, STARTS = "fault", "crash", "starts again"
 PLACE = re.compile(r"\b[\w.]+-(\d+)\b")
 
 
@@ -36,9 +37,24 @@ def tell(entries: Iterable[Sequence[Any]], lines_max: int = LINES_MAX) -> list[s
 
 
 def _in_a_row_once(events: Iterable[Event]) -> list[Event]:
+    """What belongs together told once: acks in a row, a crash and the fault that it was, several
+    nodes that start at a time."""
     kept: list[Event] = []
     for event in events:
-        if kept and event.key and kept[-1].key == event.key:
+        last = kept[-1] if kept else None
+        in_a_row = (
+            last is not None and event.key not in ("", FAULT, CRASH) and last.key == event.key
+        )
+        if in_a_row and last is not None:
+            kept.pop()
+            if event.key == STARTS and last.time_ms == event.time_ms:
+                who = last.text.removesuffix(STARTS)
+                event = event._replace(text=f"{who.rstrip()}, {event.text}")
+            elif event.key == STARTS:
+                kept.append(last)
+        while event.key == FAULT and kept and kept[-1].key == CRASH:
+            if kept[-1].time_ms != event.time_ms:
+                break
             kept.pop()
         kept.append(event)
     return kept
@@ -60,11 +76,11 @@ def _events(entries: list[Sequence[Any]]) -> Iterator[Event]:
             case "violation":
                 yield Event(time_ms, 9, "", f"BROKEN: {text}")
             case "fault":
-                yield Event(time_ms, 8, "", text.partition(": ")[2])
+                yield Event(time_ms, 8, FAULT, text.partition(": ")[2])
             case "crash" | "wipe":
-                yield Event(time_ms, 7, "", f"{who} {text}")
+                yield Event(time_ms, 7, CRASH, f"{who} {text}")
             case "start":
-                yield Event(time_ms, 6, "", f"{who} starts again")
+                yield Event(time_ms, 6, STARTS, f"{who} {STARTS}")
             case "halt":
                 yield Event(time_ms, 7, "", f"{who} gives up: {text}")
             case "Truncated" if is_near:

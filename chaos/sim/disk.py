@@ -425,6 +425,10 @@ class SimDisk:
             node = (node.durable if durable else node.entries).get(name)
         return DirectoryView(node, suffix, durable) if isinstance(node, _DirectoryNode) else None
 
+    def files(self) -> dict[str, bytes]:
+        """Every file's content as a process sees it, by path, sorted."""
+        return {path: bytes(node.content) for path, node in self._walk(self._root, "")}
+
     def _walk(self, directory: _DirectoryNode, prefix: str) -> Iterator[tuple[str, _FileNode]]:
         for name, node in sorted(directory.entries.items()):
             if isinstance(node, _FileNode):

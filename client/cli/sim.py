@@ -58,10 +58,15 @@ def run(seed: int, verbose: bool, mutant: str, output: str) -> int:
 
     The legend of the status lines of -v is in chaos/README.md.
     """
-    with _planted(mutant):
-        from chaos.sim.run import run_seed
+    from chaos.bugs import REGISTRY
+    from chaos.mutants import MutantError, apply_at_import
 
-        result = run_seed(seed, on_step=_status_printer() if verbose else None)
+    # Before the first module of the program is imported: the bug is planted in this very process.
+    with expected(MutantError):
+        apply_at_import([mutant] if mutant else [], REGISTRY)
+    from chaos.sim.run import run_seed
+
+    result = run_seed(seed, on_step=_status_printer() if verbose else None)
     summary: dict[str, Any] = {
         "seed": result.seed,
         "trace_hash": result.trace_hash,
@@ -80,7 +85,7 @@ def run(seed: int, verbose: bool, mutant: str, output: str) -> int:
     if output == "json":
         print_json(summary)
     else:
-        _print_run(summary)
+        _print_run(summary, mutant)
     return EXIT_BAD if result.violations else EXIT_GOOD
 
 
@@ -101,7 +106,7 @@ def _status_printer() -> Any:
     return on_step
 
 
-def _print_run(summary: dict[str, Any]) -> None:
+def _print_run(summary: dict[str, Any], mutant: str) -> None:
     setup = summary["plan"]["setup"]
     print(
         f"seed {summary['seed']}: {setup['nodes']} nodes, {setup['voters']} voters, "
@@ -117,22 +122,8 @@ def _print_run(summary: dict[str, Any]) -> None:
         print(f"BROKEN: {violation}")
     print(f"trace_hash {summary['trace_hash']}")
     if summary["violations"]:
-        print(f"shrink it:  prozess sim shrink {summary['seed']}")
-
-
-def _planted(mutant: str) -> Any:
-    """Plant a bug in this very process; nothing of the program may be imported yet."""
-    from chaos.bugs import REGISTRY
-    from chaos.mutants import MutantError, apply_at_import
-
-    context = expected(MutantError)
-    context.__enter__()
-    try:
-        apply_at_import([mutant] if mutant else [], REGISTRY)
-    except BaseException as error:
-        if not context.__exit__(type(error), error, error.__traceback__):
-            raise
-    return context
+        planted = f" --mutant {mutant}" if mutant else ""
+        print(f"shrink it:  prozess sim shrink {summary['seed']}{planted}")
 
 
 # --- many runs ------------------------------------------------------------------------------------

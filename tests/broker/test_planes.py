@@ -6,7 +6,7 @@ import pytest
 
 from broker.events import Connection, Plane, Received
 from broker.quorum.raft_codec import encode_message
-from chaos.sim.choices import Choices
+from chaos.sim.choices import Choices, from_seed
 from chaos.sim.cluster import CLUSTER_ID, SimCluster
 from raft.messages import AppendEntries
 
@@ -14,7 +14,7 @@ from raft.messages import AppendEntries
 @pytest.mark.parametrize(("plane", "term"), [(Plane.BROKER, 0), (Plane.CONTROLLER, 99)])
 def test_clients_cannot_speak_raft(plane: Plane, term: int) -> None:
     """The broker listener is where clients connect: a term told there moves nobody."""
-    cluster = SimCluster(3, Choices(1))
+    cluster = SimCluster(3, Choices(from_seed(1)))
     node = cluster.nodes[1]
     node.start()
     cluster.clock.run_until(cluster.clock.now_ms + 100)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from broker.broker_part import CLEAN, RUNNING, SHUTDOWN_PATH, shutdown_was_clean
-from chaos.sim.choices import Choices
-from chaos.sim.client import SimAdmin, create_request
+from chaos.sim.admin import TopicCreation, create_request
+from chaos.sim.choices import Choices, from_seed
 from chaos.sim.cluster import SimCluster
 from chaos.sim.node import SimNode
+from chaos.sim.plan import Setup
 
 
 def started() -> tuple[SimCluster, SimNode]:
-    cluster = SimCluster(1, Choices(5))
+    cluster = SimCluster(1, Choices(from_seed(5)))
     cluster.start_all()
-    admin = SimAdmin(cluster, create_request("t", 1, 1, 1, "async"))
-    assert cluster.wait(20_000, "the topic is created", lambda: admin.created)
+    setup = Setup(nodes=1, voters=1, replication_factor=1, min_isr=1, flush="async")
+    creation = TopicCreation(cluster, create_request("t", setup))
+    assert cluster.wait(20_000, "the topic is created", lambda: creation.is_done)
     return cluster, cluster.nodes[1]
 
 

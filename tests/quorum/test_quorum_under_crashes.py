@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from chaos.sim.choices import Choices
+from chaos.sim.choices import Choices, from_seed
 from raft.types import Entry
 from tests.quorum.voters import Voter
 
@@ -18,7 +18,7 @@ IDS = (1, 2, 3)
 
 class Quorum:
     def __init__(self, seed: int) -> None:
-        self.choices = Choices(seed)
+        self.choices = Choices(from_seed(seed))
         self.voters = {node_id: Voter(node_id, self.choices) for node_id in IDS}
         self.committed: dict[int, Entry] = {}
         self.leaders: dict[int, int] = {}

@@ -10,7 +10,7 @@ from broker.events import Fact, Halt, Plane, Send, Sync, SyncToken
 from broker.quorum.raft_codec import decode_message, encode_message
 from broker.quorum.raft_store import PATH
 from broker.wire.messages import RaftRequest
-from chaos.sim.choices import Choices
+from chaos.sim.choices import Choices, from_seed
 from raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
@@ -26,7 +26,7 @@ FAR_MS = 10_000
 
 
 def voter(node_id: int = 1, voter_count: int = 3) -> Voter:
-    return Voter(node_id, Choices(7), voter_count)
+    return Voter(node_id, Choices(from_seed(7)), voter_count)
 
 
 def started(node_id: int = 1, voter_count: int = 3) -> Voter:

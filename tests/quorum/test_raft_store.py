@@ -11,7 +11,7 @@ from crc32c import crc32c
 from broker.ports import DiskError
 from broker.quorum.raft_store import MAGIC, PATH, RaftStore, RaftStoreError, Recovered
 from broker.quorum.rows import pack
-from chaos.sim.choices import Choices
+from chaos.sim.choices import Choices, from_seed
 from chaos.sim.disk import Crash, SimDisk
 from raft.types import Entry, HardState
 
@@ -110,7 +110,7 @@ def test_a_crash_at_every_call_loses_no_promise(kind: str, part: str) -> None:
     """
     for call in range(1, calls_of_a_life() + 1):
         for seed in range(1 if kind == "process_crash" else 12):
-            choices = Choices(seed)
+            choices = Choices(from_seed(seed))
             disk = SimDisk()
             life = Life(disk)
             disk.crash_at(call, part)

@@ -35,8 +35,9 @@ from broker.wire.messages import (
     Setting,
 )
 from broker.wire.record_batch import decode_batch, encode_batch, iterate_batches
-from chaos.sim.choices import Choices
-from chaos.sim.cluster import SimCluster
+from chaos.sim.choices import Choices, from_seed
+from chaos.sim.cluster import SimCluster, Watcher
+from chaos.sim.invariants import Invariants
 from chaos.sim.network import Deliver, SimNetwork
 from chaos.sim.node import SimNode
 from tests.datadriven import Command
@@ -74,9 +75,17 @@ class HoldingNetwork(SimNetwork):
         super().send(source, target, channel, kind, correlation_id, body, chunks, deliver)
 
 
+class FactNotes(Watcher):
+    def __init__(self, facts: list[tuple[int, Fact]]) -> None:
+        self._facts = facts
+
+    def on_fact(self, node: SimNode, fact: Fact) -> None:
+        self._facts.append((node.config.node_id, fact))
+
+
 class Theatre:
     def __init__(self) -> None:
-        self.cluster = SimCluster(6, Choices(1), voter_count=3)
+        self.cluster = SimCluster(6, Choices(from_seed(1)), voter_count=3)
         self.network = HoldingNetwork(self.cluster.network)
         self.cluster.network = self.network
         self.network.delay_ms_max = 1
@@ -84,13 +93,8 @@ class Theatre:
         self.facts: list[tuple[int, Fact]] = []
         self.topic_id = ""
         self._requests = 0
-        on_fact = self.cluster.on_fact
-
-        def note(node: SimNode, fact: Fact) -> None:
-            self.facts.append((node.config.node_id, fact))
-            on_fact(node, fact)
-
-        self.cluster.on_fact = note  # type: ignore[method-assign]
+        self.cluster.watchers.append(FactNotes(self.facts))
+        Invariants(self.cluster)
         self.cluster.start_all()
         self._until(lambda: all(self._serves(node) for node in self.cluster.nodes.values()))
 
@@ -212,12 +216,12 @@ class Theatre:
 
     def do_crash(self, command: Command) -> str:
         for node in self._nodes(command):
-            node.crash(power_loss=False)
+            self.cluster.end(node, power_loss=False)
         return ""
 
     def do_power_loss(self, command: Command) -> str:
         for node in self._nodes(command):
-            node.crash(power_loss=True)
+            self.cluster.end(node, power_loss=True)
         return ""
 
     def do_restart(self, command: Command) -> str:
