@@ -42,6 +42,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         "the term is stored, a vote in it is not (Redpanda, Jepsen 2022)",
         QUORUM,
+        elsewhere="needs a crash between two requests for a vote of one term: tests/raft/test_node.py",
     ),
     Mutant(
         "vote-before-durable",
@@ -51,6 +52,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if isinstance(message, VoteResponse):", "    return False"),
         "a vote leaves before it is on disk (Raft 5.2, protocol rule 1.4)",
         QUORUM,
+        elsewhere="needs a power loss in the milliseconds of the sync: tests/raft/test_rules.py",
     ),
     Mutant(
         "votes-for-shorter-logs",
@@ -174,6 +176,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return min(diverging_end_offset, log.log_end_offset)",),
         "KIP-279: a follower cuts at the leader's end of an epoch that it never had",
         (*UNSAFE, "not-converged"),
+        elsewhere="needs two failovers in which little was written: tests/replica/test_partition.py",
     ),
     Mutant(
         "ends-of-epochs-mixed-up",
@@ -202,8 +205,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if 0 <= part.leader_epoch < 0:",),
         "fetches of an older leader epoch are served and counted (KIP-320, KAFKA-7128)",
         UNSAFE,
-        elsewhere="a follower of an older epoch has the leader's bytes or diverges: "
-        "tests/broker/test_fetch.py",
+        elsewhere="a follower of an older epoch has the same bytes or diverges: tests/broker/test_fetch.py",
     ),
     Mutant(
         "dead-incarnation-fetches",
@@ -213,7 +215,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if request.broker_epoch < 0:",),
         "a fetch of a process that is dead counts for the one that follows it (KIP-903)",
         UNSAFE,
-        elsewhere="the progress table forgets other incarnations too: tests/broker/test_fetch.py",
+        elsewhere="the leader forgets a dead incarnation anyway: tests/broker/test_fetch.py",
     ),
     Mutant(
         "older-round-counts",
@@ -223,8 +225,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if broker_epoch == self.broker_epoch and fetch_round < 0:",),
         "a fetch that comes late moves a follower's end (protocol rule 3)",
         UNSAFE,
-        elsewhere="ends only ever grow in one epoch, an older one lowers what counts: "
-        "tests/replica/test_isr.py",
+        elsewhere="an older round of one epoch only lowers what counts: tests/replica/test_isr.py",
     ),
     Mutant(
         "diverging-follower-counts",
@@ -294,6 +295,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("and progress.counted_end >= 0",),
         "a follower joins below the start of the leader's epoch (KAFKA-7128)",
         UNSAFE,
+        elsewhere="the watermark stands there already in most runs: tests/replica/test_isr.py",
     ),
     Mutant(
         "fenced-joins",
@@ -303,7 +305,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if member.node_id not in image.brokers:",),
         "a fenced broker joins the ISR (KIP-841)",
         UNSAFE,
-        elsewhere="the leader checks it too: tests/quorum/test_controller_scenarios.py",
+        elsewhere="the leader checks it too: tests/quorum/test_controller_properties.py",
     ),
     Mutant(
         "stale-proposal-accepted",
@@ -313,6 +315,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if part.partition_epoch < 0:",),
         "an ISR proposal that is based on an older version is accepted (KIP-497)",
         (*UNSAFE, "maximal-isr", "ack-outside-committed-isr"),
+        elsewhere="one proposal is under way at a time: tests/quorum/test_controller_scenarios.py",
     ),
     Mutant(
         "dead-incarnation-joins",
@@ -322,6 +325,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if image.brokers[member.node_id].broker_epoch < 0:",),
         "a proposal for an earlier life of a member is accepted (KIP-903)",
         UNSAFE,
+        elsewhere="needs a lost disk while a proposal is under way: tests/quorum/test_controller_scenarios.py",
     ),
     Mutant(
         "watermark-below-min-isr",
@@ -349,8 +353,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("known = min(leader_high_watermark, self.log.log_end_offset)",),
         "a follower believes a high watermark beyond what it has on disk (protocol rule 3)",
         UNSAFE,
-        elsewhere="the leader's watermark is below every counted end already: "
-        "tests/replica/test_partition.py",
+        elsewhere="the leader waits for every counted end: tests/replica/test_replica_manager.py",
     ),
     Mutant(
         "reads-beyond-watermark",
@@ -406,6 +409,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("old.disk_id == ''",),
         "a broker with an empty disk keeps its place in the ISR (KIP-966, KIP-903)",
         UNSAFE,
+        elsewhere="needs a lost disk of an eligible or last member: tests/quorum/test_controller_properties.py",
     ),
     Mutant(
         "producer-ids-twice",
@@ -434,6 +438,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return True",),
         "a sync asked for before a truncation makes what came after it count (protocol rule 1.1)",
         UNSAFE,
+        elsewhere="needs a cut within the milliseconds of a sync: tests/log/test_crash_everywhere.py",
     ),
     Mutant(
         "cut-keeps-synced-end",
@@ -443,6 +448,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("pass",),
         "after a truncation the old synced end stays (protocol rule 1.2)",
         UNSAFE,
+        elsewhere="once in hundreds of seeds: tests/log/test_crash_everywhere.py",
     ),
     Mutant(
         "recovered-is-durable",
@@ -470,6 +476,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("pass",),
         "found by this project: appends before dropped files are gone from the disk",
         (*UNSAFE, "halt", "not-started"),
+        elsewhere="needs a power loss just after a cut over segments: tests/log/test_every_power_loss.py",
     ),
     Mutant(
         "torn-tail-believed",

@@ -19,7 +19,7 @@ from client.fetcher import FetcherCore, PositionChanged
 from client.sender import ProducerCore
 
 POLL_RECORDS_MAX = 500
-POLL_GAP_MS_MAX = 200
+POLL_GAP_MS_MAX = 60
 TURN_MS_MAX = 20
 NS_PER_MS = 1_000_000
 

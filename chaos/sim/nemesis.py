@@ -36,7 +36,7 @@ class Nemesis:
     def schedule(self) -> None:
         """Let the plan's faults come, counted from now."""
         for fault in self.plan.faults:
-            self.cluster.clock.after(fault.at_ms, partial(self._inject, fault))
+            self.cluster.clock.after(fault.at_ms, partial(self.inject, fault))
 
     def heal(self) -> None:
         """No fault comes any more, everything that is broken works again, everybody is up. A sync
@@ -51,7 +51,8 @@ class Nemesis:
             if until_ms > 0:
                 self.cluster.clock.after(until_ms, partial(self.cluster.start, node))
 
-    def _inject(self, fault: Fault) -> None:
+    def inject(self, fault: Fault) -> None:
+        """Do it now, unless it would break a promise by itself or nothing is there to break."""
         if self._is_over:
             return
         node = self.cluster.nodes[fault.node]

@@ -12,7 +12,7 @@ from broker.config import NodeConfig, VoterAddress
 from broker.events import Fact, Halt, Send, Sync
 from broker.quorum.raft_driver import RaftDriver
 from broker.wire.messages import RaftRequest
-from chaos.sim.choices import Choices, from_seed
+from chaos.sim.choices import Choices
 from chaos.sim.disk import PendingSync, SimDisk
 from raft.node import RaftNode
 from raft.types import Entry

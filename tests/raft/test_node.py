@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from raft import messages
-from raft.messages import AppendEntriesResponse, RaftMessage
+from raft.messages import AppendEntriesResponse, RaftMessage, VoteRequest, VoteResponse
 from raft.ready import Ready
 from raft.types import Entry, HardState, RaftConfig, Voter
 from tests.raft.cluster import Cluster, Disk
@@ -151,3 +151,13 @@ def test_hard_state_is_given_out_once() -> None:
     lone.node.advance(second)
     third = lone.take_ready()
     assert third == Ready(None, (), None, (), (), (Entry(1, 1, b""),), False)
+
+
+def test_a_vote_in_the_present_term_is_stored_before_it_is_told() -> None:
+    """The term may be on disk for long; the vote is what is new."""
+    lone = Lone(hard_state=HardState(5, None))
+    lone.wait(lone.node.config.election_timeout_ms_min)
+    lone.node.step(said(VoteRequest, 2, 1, term=5), lone.now_ms)
+    ready = lone.take_ready()
+    assert ready.hard_state == HardState(5, 2)
+    assert [type(message) for message in ready.messages_after_durable] == [VoteResponse]
