@@ -5,6 +5,8 @@ where to look; the scorecard is in README.md. What the general search does not m
 names the test that does.
 """
 
+# tidy: table of bugs: each an edit, where it comes from, what it must trip
+
 from __future__ import annotations
 
 from chaos.mutants import Mutant, by_name
@@ -42,7 +44,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         "the term is stored, a vote in it is not (Redpanda, Jepsen 2022)",
         QUORUM,
-        elsewhere="needs a crash between two requests for a vote of one term: tests/raft/test_node.py",
+        elsewhere="a crash between two requests for a vote: tests/raft/test_node.py",
     ),
     Mutant(
         "vote-before-durable",
@@ -176,7 +178,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return min(diverging_end_offset, log.log_end_offset)",),
         "KIP-279: a follower cuts at the leader's end of an epoch that it never had",
         (*UNSAFE, "not-converged"),
-        elsewhere="needs two failovers in which little was written: tests/replica/test_partition.py",
+        elsewhere="two failovers with little written: tests/replica/test_partition.py",
     ),
     Mutant(
         "ends-of-epochs-mixed-up",
@@ -205,7 +207,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if 0 <= part.leader_epoch < 0:",),
         "fetches of an older leader epoch are served and counted (KIP-320, KAFKA-7128)",
         UNSAFE,
-        elsewhere="a follower of an older epoch has the same bytes or diverges: tests/broker/test_fetch.py",
+        elsewhere="an older epoch has the same bytes or diverges: tests/broker/test_fetch.py",
     ),
     Mutant(
         "dead-incarnation-fetches",
@@ -325,7 +327,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("if image.brokers[member.node_id].broker_epoch < 0:",),
         "a proposal for an earlier life of a member is accepted (KIP-903)",
         UNSAFE,
-        elsewhere="needs a lost disk while a proposal is under way: tests/quorum/test_controller_scenarios.py",
+        elsewhere="a disk lost during a proposal: tests/quorum/test_controller_scenarios.py",
     ),
     Mutant(
         "watermark-below-min-isr",
@@ -409,7 +411,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("old.disk_id == ''",),
         "a broker with an empty disk keeps its place in the ISR (KIP-966, KIP-903)",
         UNSAFE,
-        elsewhere="needs a lost disk of an eligible or last member: tests/quorum/test_controller_properties.py",
+        elsewhere="the disk of an eligible member: tests/quorum/test_controller_properties.py",
     ),
     Mutant(
         "producer-ids-twice",
@@ -438,7 +440,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("return True",),
         "a sync asked for before a truncation makes what came after it count (protocol rule 1.1)",
         UNSAFE,
-        elsewhere="needs a cut within the milliseconds of a sync: tests/log/test_crash_everywhere.py",
+        elsewhere="a cut within the milliseconds of a sync: tests/log/test_crash_everywhere.py",
     ),
     Mutant(
         "cut-keeps-synced-end",
@@ -476,7 +478,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("pass",),
         "found by this project: appends before dropped files are gone from the disk",
         (*UNSAFE, "halt", "not-started"),
-        elsewhere="needs a power loss just after a cut over segments: tests/log/test_every_power_loss.py",
+        elsewhere="a power loss just after a cut over segments: tests/log/test_every_power_loss.py",
     ),
     Mutant(
         "torn-tail-believed",

@@ -59,6 +59,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "chaos.checker": ("chaos.checker", "chaos.history", "chaos.evidence"),
     "chaos.history": (),
     "chaos.evidence": ("broker.wire", "broker.log"),
+    "chaos.recording": ("chaos.history", "client"),
+    "chaos.bounds": ("broker.config",),
+    "chaos.hunt": ("chaos",),
     "chaos.sim": ("chaos", "broker", "client", "raft"),
     "chaos.proc.node": ("broker", "chaos"),
     "chaos.proc": ("chaos", "client", "broker.config", "broker.wire"),
@@ -69,7 +72,8 @@ NEVER: dict[str, tuple[str, ...]] = {
     "broker": ("client", "chaos"),
     "client": ("chaos",),
     "client.cli": (),
-    "chaos.sim": ("broker.server", "broker.runtime", "chaos.proc"),
+    "chaos.sim": ("broker.server", "broker.runtime", "chaos.proc", "chaos.hunt"),
+    "chaos.hunt": ("chaos.proc",),
 }
 
 PURE_PREFIXES = (
@@ -88,6 +92,8 @@ PURE_PREFIXES = (
     "broker.metadata_feed",
     "broker.outbox",
     "broker.events",
+    "chaos.bounds",
+    "chaos.recording",
     "chaos.checker",
     "chaos.sim",
     "client.accumulator",

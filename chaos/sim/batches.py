@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.wire.batch_header import HEADER_BYTES, BatchHeader, read_header
-from chaos.sim.disk import DirectoryView, FileView, SimDisk
+from chaos.sim.disk import SimDisk
+from chaos.sim.inodes import DirectoryView, FileView
 
 OnBatch = Callable[[BatchHeader], None]
 

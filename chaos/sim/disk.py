@@ -10,147 +10,23 @@ rename is atomic. That is more than journalling file systems mix up, on purpose.
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from broker.ports import Buffer, DiskError
-
-Draw = Callable[[str, int, int], int]
-"""(label, low, high) -> a number, both bounds included."""
+from chaos.sim.inodes import DirectoryNode, DirectoryView, Draw, FileNode, NameChange
 
 
 class Crash(BaseException):
     """The process ends here, in the middle of a disk call. Nobody but the simulator catches it."""
 
 
-@dataclass(slots=True, eq=False)
-class _FileNode:
-    content: bytearray = field(default_factory=bytearray)
-    durable: bytearray = field(default_factory=bytearray)
-    operations: deque[bytes | int] = field(default_factory=deque)
-    """Not yet durable: bytes appended, or the size cut to."""
-    done_count: int = 0
-    """Operations that became durable, ever."""
-    content_cuts: int = 0
-    durable_cuts: int = 0
-    """How often each of the two shrank: what was read of it before may be gone."""
-
-    def append(self, data: bytes) -> None:
-        self.content += data
-        self.operations.append(data)
-
-    def cut(self, size_bytes: int) -> None:
-        del self.content[size_bytes:]
-        self.operations.append(size_bytes)
-        self.content_cuts += 1
-
-    @property
-    def total_count(self) -> int:
-        return self.done_count + len(self.operations)
-
-    def make_durable(self, total_count: int) -> None:
-        while self.done_count < total_count:
-            operation = self.operations.popleft()
-            self.done_count += 1
-            if isinstance(operation, int):
-                del self.durable[operation:]
-                self.durable_cuts += 1
-            else:
-                self.durable += operation
-
-    def lose_power(self, path: str, draw: Draw) -> None:
-        if self.operations:
-            kept = draw(f"disk: operations kept of {path}", 0, len(self.operations))
-            self.make_durable(self.done_count + kept)
-            if self.operations and isinstance(self.operations[0], bytes):
-                torn = self.operations[0]
-                size_bytes = draw(f"disk: bytes kept of a write to {path}", 0, len(torn))
-                self.durable += torn[:size_bytes]
-                if draw(f"disk: zeros after a torn write to {path}", 0, 3) == 0:
-                    self.durable += bytes(len(torn) - size_bytes)
-        self.content = bytearray(self.durable)
-        self.content_cuts += 1
-        self.operations.clear()
-
-
-@dataclass(slots=True, eq=False)
-class _NameChange:
-    """`name` now leads to `node`, or to nothing. With `renamed_from` that name goes, atomically."""
-
-    name: str
-    node: _FileNode | _DirectoryNode | None
-    renamed_from: str | None = None
-
-    def apply(self, entries: dict[str, _FileNode | _DirectoryNode]) -> None:
-        if self.renamed_from is not None:
-            entries.pop(self.renamed_from, None)
-        if self.node is None:
-            entries.pop(self.name, None)
-        else:
-            entries[self.name] = self.node
-
-
-@dataclass(slots=True, eq=False)
-class _DirectoryNode:
-    entries: dict[str, _FileNode | _DirectoryNode] = field(default_factory=dict)
-    durable: dict[str, _FileNode | _DirectoryNode] = field(default_factory=dict)
-    operations: deque[_NameChange] = field(default_factory=deque)
-    done_count: int = 0
-    version: int = 0
-    """Grows with every change of names, readable or durable."""
-
-    def change(self, change: _NameChange) -> None:
-        change.apply(self.entries)
-        self.operations.append(change)
-        self.version += 1
-
-    @property
-    def total_count(self) -> int:
-        return self.done_count + len(self.operations)
-
-    def make_durable(self, total_count: int) -> None:
-        while self.done_count < total_count:
-            self.operations.popleft().apply(self.durable)
-            self.done_count += 1
-            self.version += 1
-
-    def lose_power(self, path: str, draw: Draw) -> None:
-        for changes in self._independent_changes():
-            names = changes[0].name
-            kept = draw(f"disk: name changes kept of {path}/{names}", 0, len(changes))
-            for change in changes[:kept]:
-                change.apply(self.durable)
-        self.done_count += len(self.operations)
-        self.operations.clear()
-        self.version += 1
-        self.entries = dict(self.durable)
-        for name, node in sorted(self.entries.items()):
-            node.lose_power(f"{path}/{name}", draw)
-
-    def _independent_changes(self) -> list[list[_NameChange]]:
-        """Changes grouped by name; a rename ties its two names together."""
-        groups: list[tuple[list[str], list[_NameChange]]] = []
-        for change in self.operations:
-            names = [change.name]
-            if change.renamed_from is not None:
-                names.append(change.renamed_from)
-            tied = [group for group in groups if any(name in group[0] for name in names)]
-            groups = [group for group in groups if group not in tied]
-            # Groups keep the order of the changes in them, as each is already in order.
-            changes = [other for group in tied for other in group[1]]
-            changes.sort(key=list(self.operations).index)
-            names += [name for group in tied for name in group[0]]
-            groups.append((names, [*changes, change]))
-        return [changes for _, changes in groups]
-
-
 @dataclass(frozen=True, slots=True)
 class PendingSync:
     """A sync that the device has not finished: it covers what was there when it was asked for."""
 
-    nodes: tuple[tuple[_FileNode | _DirectoryNode, int], ...]
+    nodes: tuple[tuple[FileNode | DirectoryNode, int], ...]
 
     def complete(self) -> None:
         for node, total_count in self.nodes:
@@ -162,7 +38,7 @@ class SimFile:
 
     __slots__ = ("_disk", "_life", "_node", "_path")
 
-    def __init__(self, disk: SimDisk, path: str, node: _FileNode) -> None:
+    def __init__(self, disk: SimDisk, path: str, node: FileNode) -> None:
         self._disk = disk
         self._path = path
         self._node = node
@@ -207,58 +83,6 @@ class SimFile:
         assert self._life == self._disk.life, f"{self._path}: used by a process that is dead"
 
 
-class FileView:
-    """A look at a file, alive: `data` is what it holds now, `cuts` how often that shrank."""
-
-    __slots__ = ("_durable", "_node", "name")
-
-    def __init__(self, name: str, node: _FileNode, durable: bool) -> None:
-        self.name = name
-        self._node = node
-        self._durable = durable
-
-    @property
-    def data(self) -> bytearray:
-        return self._node.durable if self._durable else self._node.content
-
-    @property
-    def cuts(self) -> int:
-        return self._node.durable_cuts if self._durable else self._node.content_cuts
-
-    @property
-    def key(self) -> object:
-        """The same for the same file, whatever its name."""
-        return self._node
-
-
-class DirectoryView:
-    """A look at a directory: its files by name."""
-
-    __slots__ = ("_durable", "_node", "_suffix")
-
-    def __init__(self, node: _DirectoryNode, suffix: str, durable: bool) -> None:
-        self._node = node
-        self._suffix = suffix
-        self._durable = durable
-
-    @property
-    def key(self) -> object:
-        return self._node
-
-    @property
-    def version(self) -> int:
-        """Grows when names change."""
-        return self._node.version
-
-    def files(self) -> list[FileView]:
-        entries = self._node.durable if self._durable else self._node.entries
-        return [
-            FileView(name, child, self._durable)
-            for name, child in sorted(entries.items())
-            if isinstance(child, _FileNode) and name.endswith(self._suffix)
-        ]
-
-
 @dataclass(frozen=True, slots=True)
 class _Failure:
     kind: str
@@ -275,7 +99,7 @@ class SimDisk:
         self.used_bytes = 0
         self.life = 0
         self.call_count = 0
-        self._root = _DirectoryNode()
+        self._root = DirectoryNode()
         self._crash_at: tuple[int, str] | None = None
         self._failures: list[_Failure] = []
 
@@ -286,9 +110,9 @@ class SimDisk:
         parent, name = self._parent(path)
         node = parent.entries.get(name)
         if node is None and create:
-            node = _FileNode()
-            self.mutate("create", path, partial(parent.change, _NameChange(name, node)))
-        if not isinstance(node, _FileNode):
+            node = FileNode()
+            self.mutate("create", path, partial(parent.change, NameChange(name, node)))
+        if not isinstance(node, FileNode):
             raise _missing(path)
         return SimFile(self, path, node)
 
@@ -297,7 +121,7 @@ class SimDisk:
 
     def list_dir(self, path: str) -> tuple[str, ...]:
         node = self._find(path)
-        return tuple(sorted(node.entries)) if isinstance(node, _DirectoryNode) else ()
+        return tuple(sorted(node.entries)) if isinstance(node, DirectoryNode) else ()
 
     def make_dir(self, path: str) -> None:
         parts = path.split("/")
@@ -305,10 +129,10 @@ class SimDisk:
         for depth, name in enumerate(parts, start=1):
             child = node.entries.get(name)
             if child is None:
-                child = _DirectoryNode()
-                change = partial(node.change, _NameChange(name, child))
+                child = DirectoryNode()
+                change = partial(node.change, NameChange(name, child))
                 self.mutate("make_dir", "/".join(parts[:depth]), change)
-            if not isinstance(child, _DirectoryNode):
+            if not isinstance(child, DirectoryNode):
                 raise DiskError(path, errno.ENOTDIR, "not a directory", unchanged=True)
             node = child
 
@@ -319,13 +143,13 @@ class SimDisk:
         node = parent.entries.get(name)
         if node is None:
             raise _missing(path)
-        change = _NameChange(new_name, node, renamed_from=name)
+        change = NameChange(new_name, node, renamed_from=name)
         self.mutate("rename", path, partial(parent.change, change))
 
     def read_whole(self, path: str) -> bytes:
         self.fail_if_told("read", path)
         node = self._find(path)
-        if not isinstance(node, _FileNode):
+        if not isinstance(node, FileNode):
             raise _missing(path)
         return bytes(node.content)
 
@@ -333,7 +157,7 @@ class SimDisk:
 
     def prepare_sync(self, files: Sequence[str], directories: Sequence[str] = ()) -> PendingSync:
         """A sync of what is there now, to be completed later; paths may move meanwhile."""
-        nodes: list[tuple[_FileNode | _DirectoryNode, int]] = []
+        nodes: list[tuple[FileNode | DirectoryNode, int]] = []
         for path in (*files, *directories):
             node = self._find(path)
             if node is None:
@@ -350,10 +174,10 @@ class SimDisk:
     def store(self, path: str, data: bytes) -> None:
         """Replace a file durably and atomically."""
         parent, name = self._parent(path)
-        node = _FileNode(bytearray(data), bytearray(data))
+        node = FileNode(bytearray(data), bytearray(data))
 
         def replace() -> None:
-            parent.change(_NameChange(name, node))
+            parent.change(NameChange(name, node))
             parent.make_durable(parent.total_count)
 
         self.mutate("store", path, replace)
@@ -362,7 +186,7 @@ class SimDisk:
         """A file or a directory with all in it; fine if it is gone already."""
         parent, name = self._parent(path)
         if name in parent.entries:
-            self.mutate("remove", path, partial(parent.change, _NameChange(name, None)))
+            self.mutate("remove", path, partial(parent.change, NameChange(name, None)))
 
     # --- faults -----------------------------------------------------------------------------------
 
@@ -409,7 +233,7 @@ class SimDisk:
     def corrupt(self, path: str, position: int, mask: int) -> None:
         """Flip bits of one byte, also of what is durable: bit rot."""
         node = self._find(path)
-        assert isinstance(node, _FileNode), f"no file {path}"
+        assert isinstance(node, FileNode), f"no file {path}"
         assert not node.operations, "only what is durable rots"
         node.content[position] ^= mask
         node.durable[position] ^= mask
@@ -418,20 +242,20 @@ class SimDisk:
 
     def look(self, directory: str, suffix: str, *, durable: bool) -> DirectoryView | None:
         """A directory as a process sees it, or what of it is surely durable; None if it is not."""
-        node: _FileNode | _DirectoryNode | None = self._root
+        node: FileNode | DirectoryNode | None = self._root
         for name in directory.split("/"):
-            if not isinstance(node, _DirectoryNode):
+            if not isinstance(node, DirectoryNode):
                 return None
             node = (node.durable if durable else node.entries).get(name)
-        return DirectoryView(node, suffix, durable) if isinstance(node, _DirectoryNode) else None
+        return DirectoryView(node, suffix, durable) if isinstance(node, DirectoryNode) else None
 
     def files(self) -> dict[str, bytes]:
         """Every file's content as a process sees it, by path, sorted."""
         return {path: bytes(node.content) for path, node in self._walk(self._root, "")}
 
-    def _walk(self, directory: _DirectoryNode, prefix: str) -> Iterator[tuple[str, _FileNode]]:
+    def _walk(self, directory: DirectoryNode, prefix: str) -> Iterator[tuple[str, FileNode]]:
         for name, node in sorted(directory.entries.items()):
-            if isinstance(node, _FileNode):
+            if isinstance(node, FileNode):
                 yield prefix + name, node
             else:
                 yield from self._walk(node, f"{prefix}{name}/")
@@ -439,7 +263,7 @@ class SimDisk:
     def is_durable_whole(self, path: str) -> bool:
         """Whether a file has nothing that waits for a sync."""
         node = self._find(path)
-        return isinstance(node, _FileNode) and not node.operations
+        return isinstance(node, FileNode) and not node.operations
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -487,16 +311,16 @@ class SimDisk:
                 return self._failures.pop(slot)
         return None
 
-    def _find(self, path: str) -> _FileNode | _DirectoryNode | None:
-        node: _FileNode | _DirectoryNode | None = self._root
+    def _find(self, path: str) -> FileNode | DirectoryNode | None:
+        node: FileNode | DirectoryNode | None = self._root
         for name in path.split("/") if path != "." else ():
-            node = node.entries.get(name) if isinstance(node, _DirectoryNode) else None
+            node = node.entries.get(name) if isinstance(node, DirectoryNode) else None
         return node
 
-    def _parent(self, path: str) -> tuple[_DirectoryNode, str]:
+    def _parent(self, path: str) -> tuple[DirectoryNode, str]:
         parent_path, _, name = path.rpartition("/")
         parent = self._find(parent_path or ".")
-        if not isinstance(parent, _DirectoryNode):
+        if not isinstance(parent, DirectoryNode):
             raise _missing(parent_path)
         return parent, name
 
