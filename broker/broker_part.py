@@ -247,7 +247,10 @@ class BrokerPart:
 
     def _on_registered(self, call: Call, body: object, now_ms: int) -> None:
         assert isinstance(body, BrokerRegistrationResponse)
+        was_registering = self.lifecycle.phase is Phase.REGISTERING
         self._halt_if(self.lifecycle.on_registered(body, now_ms))
+        if was_registering and self.lifecycle.phase is Phase.CATCHING_UP:
+            self.logs.on_damage_reported()
         self.check_activation(now_ms)
 
     def _on_heartbeat(self, call: Call, body: object, now_ms: int) -> None:

@@ -24,7 +24,8 @@ from broker.ports import Disk
 LOGS_DIRECTORY = "logs"
 DAMAGED_SUFFIX = ".damaged"
 REMOVED_SUFFIX = "-delete"
-SET_ASIDE = re.compile(r".*\.damaged(\.[0-9]+)?")
+UNREPORTED_SUFFIX = ".damaged.unreported"
+SET_ASIDE = re.compile(r"(?P<log>.*)\.damaged(?P<unreported>\.unreported)?(\.[0-9]+)?")
 
 
 class Damage(NamedTuple):
@@ -62,6 +63,8 @@ class LogManager:
         self._removals: list[str] = []
         self._checkpointer = Checkpointer()
         self.damages: tuple[Damage, ...] = ()
+        self._unreported: list[str] = []
+        """Logs that an earlier process set aside and perhaps told nobody of."""
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -76,6 +79,7 @@ class LogManager:
             yield from self._recover_one(path, name, key)
             yield
         self._report_missing()
+        self._report_again()
 
     def _directories(self) -> dict[LogKey, tuple[str, str]]:
         """(path, topic name) of every log. CorruptFile for a name that is not ours: it may be that
@@ -92,8 +96,12 @@ class LogManager:
                 directories[topic_id, partition] = (path, name)
             elif entry.endswith(REMOVED_SUFFIX):
                 self._removals.append(path)
-            elif not SET_ASIDE.fullmatch(entry):
-                raise CorruptFile(path, 0, "no log has such a name: move it elsewhere")
+            else:
+                aside = SET_ASIDE.fullmatch(entry)
+                if aside is None:
+                    raise CorruptFile(path, 0, "no log has such a name: move it elsewhere")
+                if aside["unreported"]:
+                    self._unreported.append(path)
         return directories
 
     def _recover_one(self, path: str, name: str, key: LogKey) -> Generator[None, None, None]:
@@ -115,16 +123,48 @@ class LogManager:
             self.create(name, topic_id, partition)
 
     def _set_aside(self, directory: str) -> str:
-        """Move a damaged log out of the way, for whoever may want its records; where to."""
+        """Move a damaged log out of the way, for whoever may want its records; where to.
+
+        Its name says that the controller does not know yet: a process that ends before its
+        registration is accepted leaves an empty log behind that looks as good as any.
+        """
         if not any(name.endswith(LOG_SUFFIX) for name in self._disk.list_dir(directory)):
             return ""
-        kept_at = directory + DAMAGED_SUFFIX
-        number = 1
-        while self._disk.exists(kept_at):
+        return self._move_aside(directory, directory + UNREPORTED_SUFFIX)
+
+    def _move_aside(self, path: str, wanted: str) -> str:
+        """Rename to the first free name; which."""
+        new_path, number = wanted, 1
+        while self._disk.exists(new_path):
             number += 1
-            kept_at = f"{directory}{DAMAGED_SUFFIX}.{number}"
-        self._disk.rename(directory, kept_at)
-        return kept_at
+            new_path = f"{wanted}.{number}"
+        self._disk.rename(path, new_path)
+        return new_path
+
+    def _report_again(self) -> None:
+        """What an earlier process set aside counts as damaged until the controller knows."""
+        for path in self._unreported:
+            aside = SET_ASIDE.fullmatch(path.rpartition("/")[2])
+            parsed = parse_directory(aside["log"]) if aside is not None else None
+            if parsed is None:
+                raise CorruptFile(path, 0, "no log has such a name: move it elsewhere")
+            _, partition, topic_id = parsed
+            if (topic_id, partition) not in self.damaged:
+                reason = "set aside by an earlier process, not yet reported"
+                self._damaged(Damage(topic_id, partition, path, 0, reason, path))
+
+    def on_damage_reported(self) -> None:
+        """The controller knows. The new names are on disk before anything in the logs that begin
+        anew counts: else a power loss could bring back the report when the log is whole again.
+        DiskError."""
+        kept = {damage.kept_at for damage in self.damages if damage.kept_at}
+        for path in sorted({*kept, *self._unreported}):
+            directory, _, _ = path.partition(UNREPORTED_SUFFIX)
+            self._move_aside(path, directory + DAMAGED_SUFFIX)
+        self._unreported = []
+        for key in self.damaged:
+            if key in self._logs:
+                self._logs[key].distrust([])
 
     def _damaged(self, damage: Damage) -> None:
         key = (damage.topic_id, damage.partition)

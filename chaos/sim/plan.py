@@ -172,7 +172,7 @@ def plan_from_json(raw: Any) -> Plan:
             _read(Load, raw["load"]),
             tuple(_read(Fault, fault) for fault in raw["faults"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"not a plan: {error!r}") from error
     unknown = [fault.kind for fault in plan.faults if fault.kind not in KINDS_BY_NAME]
     if unknown:

@@ -79,7 +79,7 @@ def test_the_edit_is_in_force_after_the_import(sample: Path) -> None:
 
 def test_without_names_nothing_is_hooked(sample: Path) -> None:
     before = list(sys.meta_path)
-    assert apply_at_import([]) is None
+    assert apply_at_import([], REGISTRY) is None
     assert sys.meta_path == before
     core = importlib.import_module("sample_of_mutants.core")
     assert core.decide(4) == "high"

@@ -69,6 +69,7 @@ class Driver:
 
     def begin(self) -> None:
         self.manager = recovered(self.disk)
+        self.manager.on_damage_reported()  # the controller's part
         self.log = self.manager.create("t", TOPIC_ID, 0, "ack", 700)
 
     def run(self, steps: int) -> None:

@@ -138,7 +138,7 @@ def test_a_segment_that_holds_something_else(data: bytes) -> None:
         if marks:
             assert manager.damages[0].path == log.segments[0].path
             assert manager.damages[0].position == 0
-            assert manager.damages[0].kept_at == f"{DIRECTORY}.damaged"
+            assert manager.damages[0].kept_at == f"{DIRECTORY}.damaged.unreported"
         assert manager.all()[0].log_end_offset == 0
 
 

@@ -523,7 +523,9 @@ def test_rule_10_a_damaged_log_is_kept_aside_and_begins_anew() -> None:
     assert log is not None
     assert (log.log_end_offset, log.synced_end, log.recovery_point) == (0, 0, 0)
     assert manager.high_watermark_checkpoint(*KEY) == 0
-    assert manager.damages[0].kept_at == f"{DIRECTORY}.damaged"
+    assert manager.damages[0].kept_at == f"{DIRECTORY}.damaged.unreported"
+    assert disk.files()[path.replace(DIRECTORY, f"{DIRECTORY}.damaged.unreported")] == damaged
+    manager.on_damage_reported()
     assert disk.files()[path.replace(DIRECTORY, f"{DIRECTORY}.damaged")] == damaged
     append_many(log, 3)
     sync_all(disk, log)
@@ -537,19 +539,42 @@ def test_rule_10_each_damaged_log_has_a_place_of_its_own() -> None:
     disk = SimDisk()
     for number in (1, 2, 3):
         manager = recovered(disk)
+        manager.on_damage_reported()
         log = manager.create("t", *KEY, "ack", 1_000)
         append_many(log, 2, leader_epoch=number)
         sync_all(disk, log)
         checkpoint(disk, manager, {KEY: 2})
         disk.process_crash()
         disk.corrupt(log.segments[0].path, 16, 0xFF)
-    recovered(disk)
+    recovered(disk).on_damage_reported()
     assert disk.list_dir("logs") == (
         DIRECTORY[5:],
         f"{DIRECTORY[5:]}.damaged",
         f"{DIRECTORY[5:]}.damaged.2",
         f"{DIRECTORY[5:]}.damaged.3",
     )
+
+
+def test_rule_10_damage_is_reported_until_the_controller_knows() -> None:
+    """Without a checkpoint the log that begins anew looks as good as any."""
+    disk = SimDisk()
+    path, positions = crashed(disk, marks=0)
+    disk.sync((path,))
+    disk.corrupt(path, positions[3] + 16, 0xFF)
+    for _ in range(2):
+        manager = recovered(disk)
+        assert manager.damaged == (KEY,)
+        disk.process_crash()
+    manager = recovered(disk)
+    manager.on_damage_reported()
+    log = manager.get(*KEY)
+    assert log is not None
+    append_many(log, 2)
+    sync_all(disk, log)
+    disk.power_loss(keep_nothing)
+    again = recovered(disk)
+    assert again.damaged == (), "what the log holds now was never reported as lost"
+    assert disk.exists(f"{DIRECTORY}.damaged")
 
 
 @pytest.mark.parametrize("gone", ["directory", "segments"])
