@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.config import NodeConfig
 from broker.wire.errors import ApiError
+from chaos import bounds
 from chaos.checker.judge import judge
 from chaos.checker.verdict import Verdict
 from chaos.faults import DEFAULT_KINDS, FaultKind, Timing, schedule, seeded_draw
@@ -35,7 +37,10 @@ from client.errors import ClientError
 TOPIC = "trial"
 START_LIMIT_S = 30.0
 SETTLE_LIMIT_S = 30.0
-HEAL_LIMIT_MS = 30_000
+TIMING = NodeConfig(node_id=1, cluster_id="trial", data_dir="trial")
+"""The timeouts that the nodes of a trial have: the defaults."""
+HEAL_LIMIT_MS = bounds.heal_ms(TIMING)
+"""T_heal of L1."""
 WORKER_COUNT = 2
 CLIENT_COUNT = 8
 ADMIN = "admin"
@@ -232,7 +237,8 @@ class Trial:
         self.marks["heal_ns"] = time.monotonic_ns()
         if not wait_for_producers(self.workers, SETTLE_LIMIT_S):
             raise TrialError(f"a producer did not settle its sends in {SETTLE_LIMIT_S} s")
-        self._tick("converging", 0.0, "")
+        limits = f"T_recover {bounds.recover_ms(TIMING):,} ms, T_heal {HEAL_LIMIT_MS:,} ms"
+        self._tick(f"converging ({limits})", 0.0, "")
         self.marks["converged_ns"] = self._wait_converged(wiring, asker)
         time.sleep(1.0)  # the consumers read the tail
         for worker in self.workers:
