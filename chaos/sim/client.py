@@ -3,6 +3,8 @@ of what they saw, as the clients of real runs write it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from broker.events import Connection, Plane
 from broker.wire import frames
 from broker.wire.errors import ApiError
@@ -48,14 +50,13 @@ class SimLink:
     def close(self, peer: int) -> None:
         self._versions[peer] = self._versions.get(peer, 0) + 1
 
-    def send(self, effect: Send, on_answer: object) -> None:
+    def send(self, effect: Send, on_answer: Callable[[Answered], None]) -> None:
         cluster = self._cluster
         bootstrapping = is_bootstrap(effect.peer)
         target = cluster.nodes[cluster.node_at(effect.address) if bootstrapping else effect.peer]
         version = self._versions.get(effect.peer, 0)
         channel = f"{self._name}.{effect.peer}.{version}"
         connection = Connection(Plane.BROKER, channel.encode())
-        assert callable(on_answer)
 
         def answered(message: frames.Message) -> None:
             if self.is_open and self._versions.get(effect.peer, 0) == version:
@@ -123,7 +124,7 @@ class SimProducer:
         settings = {"acks": config.required_acks, "idempotence": setup.idempotence}
         self._history.producer(self._watch.now_ns(), self._client.process, self._uid, settings)
         self._core = ProducerCore(config, self._cluster.choices.draw)
-        self._link = SimLink(self._cluster, f"{self.name}")
+        self._link = SimLink(self._cluster, self.name)
         self._session_ended = False
         self._turn(self._core)
 

@@ -50,6 +50,7 @@ PartitionKey = tuple[str, int]
 class _Vouched:
     """What a voter has on disk by its own word, while it lived."""
 
+    incarnation: int
     term: int
     voted_for: int | None
     entries: tuple[Entry, ...]
@@ -273,11 +274,11 @@ class Invariants(Watcher):
         self._raft_views[node.config.node_id] = view
         hard_state = raft_node.durable_hard_state
         self._vouched[node.config.node_id] = _Vouched(
-            hard_state.term, hard_state.voted_for, view.durable_entries
+            node.incarnation, hard_state.term, hard_state.voted_for, view.durable_entries
         )
 
     def _check_memory(self, node: SimNode) -> None:
-        """The first look at a voter after its start: what it vouched for before is there."""
+        """Terms and votes are never taken back; entries only by another leader, not by a start."""
         assert node.core is not None
         assert node.core.driver is not None
         raft_node = node.core.driver.node
@@ -295,6 +296,11 @@ class Invariants(Watcher):
             self._cluster.violate(
                 "raft-memory",
                 f"{node.name} voted for {known.voted_for} and for {voted_for} in term {known.term}",
+            )
+        count = len(known.entries)
+        if node.incarnation != known.incarnation and raft_node.entries()[:count] != known.entries:
+            self._cluster.violate(
+                "raft-memory", f"{node.name} comes back without all of the {count} entries it had"
             )
 
 
