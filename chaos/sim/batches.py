@@ -33,6 +33,11 @@ class _Chain:
     files: list[FileView]
     done: int = 0
     """So many files have batches and join: the one before may not grow any more."""
+    cuts: int = -1
+    """How often these were cut when they were read."""
+
+    def count_cuts(self) -> int:
+        return sum([file.cuts for file in self.files[: self.done]])
 
 
 class BatchReader:
@@ -52,13 +57,11 @@ class BatchReader:
         chain = self._chains.get(view.key)
         if chain is None or chain.version != view.version:
             chain = self._chains[view.key] = _renewed(chain, view)
-        if chain.done and self._was_cut(chain):
+        if chain.cuts != chain.count_cuts():
             chain.done = 0
-        return self._follow(chain)
-
-    def _was_cut(self, chain: _Chain) -> bool:
-        reads = self._reads
-        return any(reads[file.key].cuts != file.cuts for file in chain.files[: chain.done])
+        end_offset = self._follow(chain)
+        chain.cuts = chain.count_cuts()
+        return end_offset
 
     def _follow(self, chain: _Chain) -> int:
         files = chain.files
@@ -98,12 +101,14 @@ def _renewed(chain: _Chain | None, view: DirectoryView) -> _Chain:
     """The chain of a directory whose names changed: what joined and is still there, joins."""
     files = view.files()
     done = 0
-    if chain is not None:
+    if chain is not None and chain.cuts == chain.count_cuts():
         for before, now in zip(chain.files[: chain.done], files, strict=False):
             if before.key is not now.key:
                 break
             done += 1
-    return _Chain(view.version, files, done)
+    renewed = _Chain(view.version, files, done)
+    renewed.cuts = renewed.count_cuts()
+    return renewed
 
 
 def base_offset_of(file: FileView) -> int:
