@@ -14,7 +14,7 @@ from chaos.hunt.story import tell
 from chaos.mutants import Mutant
 
 SEEDS_MAX = 2_000
-SHRINK_TIME_S = 60.0
+SHRINK_TIME_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def hunt(mutant: Mutant, first_seed: int, seeds_max: int, *, shrinks: bool) -> R
 
 
 def _shrunk(pool: Pool, mutant: Mutant, row: Row, result: Result) -> Row:
-    shrinker = Shrinker(pool, mutant.trips, SHRINK_TIME_S)
+    shrinker = Shrinker(pool, [row.caught_by], SHRINK_TIME_S)
     case = shrinker.shrink(case_of(result))
     task = case.task(keep=True)
     story = tell(pool.run(task)["entries"])
