@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import deque
@@ -74,7 +73,6 @@ class Pool:
     """`count` workers with the same mutant or none."""
 
     def __init__(self, count: int, mutant: str = "") -> None:
-        self.mutant = mutant
         self._workers = [Worker(mutant) for _ in range(count)]
 
     def __enter__(self) -> Pool:
@@ -94,7 +92,7 @@ class Pool:
 
     def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
         """In the order of the tasks; as many are under way as there are workers. Whoever stops
-        early need not wait: `drain` is called by the next `results`."""
+        early closes the iterator, which waits for what is under way."""
         waiting: deque[Worker] = deque()
         idle = deque(self._workers)
         try:
@@ -112,7 +110,3 @@ class Pool:
         finally:
             for worker in waiting:
                 worker.result()
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))

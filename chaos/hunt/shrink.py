@@ -203,7 +203,7 @@ def _simpler(case: Case) -> Iterator[Case]:
 
 
 def _weaker_faults(case: Case) -> Iterator[Case]:
-    """One fault half as long, or with the other node where only one matters."""
+    """One fault half as long, or half as far in the future."""
     faults = case.plan.faults
     for index, fault in enumerate(faults):
         for weaker in _weaker(fault):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from chaos.hunt.pool import Pool, Result
@@ -61,25 +61,20 @@ def hunt(mutant: Mutant, first_seed: int, seeds_max: int, *, shrinks: bool) -> R
                 seconds = time.monotonic() - started
                 violation = next(v for v in result["violations"] if v.startswith(f"{name}: "))
                 row = Row(mutant.name, name, seed, tried, seconds, violation=violation)
-                return _shrunk(pool, mutant, row, result) if shrinks else row
+                return _shrunk(pool, row, result) if shrinks else row
     return Row(mutant.name, "", 0, tried, time.monotonic() - started)
 
 
-def _shrunk(pool: Pool, mutant: Mutant, row: Row, result: Result) -> Row:
+def _shrunk(pool: Pool, row: Row, result: Result) -> Row:
     shrinker = Shrinker(pool, [row.caught_by], SHRINK_TIME_S)
     case = shrinker.shrink(case_of(result))
     task = case.task(keep=True)
     story = tell(pool.run(task)["entries"])
-    return Row(
-        row.mutant,
-        row.caught_by,
-        row.seed,
-        row.seeds_tried,
-        row.seconds,
-        len(story),
-        row.violation,
-        tuple(story),
-        {"plan": task["plan"], "seed": task["seed"], "draws": task["draws"]},
+    return replace(
+        row,
+        lines=len(story),
+        story=tuple(story),
+        case={name: task[name] for name in ("plan", "seed", "draws")},
     )
 
 

@@ -6,7 +6,7 @@ Files are read on from where the last look ended; only a file that shrank meanwh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from broker.wire.batch_header import HEADER_BYTES, BatchHeader, read_header
@@ -85,11 +85,8 @@ class BatchReader:
         return end_offset
 
     def _read_on(self, file: FileView, read: _Read) -> None:
-        data = file.data
-        while len(data) - read.position >= HEADER_BYTES:
-            header = read_header(data, read.position)
-            whole = HEADER_BYTES <= header.size_bytes <= len(data) - read.position
-            if not whole or header.base_offset != read.end_offset:
+        for header in whole_batches(file.data, read.position):
+            if header.base_offset != read.end_offset:
                 return
             if self._on_batch is not None:
                 self._on_batch(header)
@@ -111,6 +108,16 @@ def _renewed(chain: _Chain | None, view: DirectoryView) -> _Chain:
     return renewed
 
 
+def whole_batches(data: bytearray, position: int) -> Iterator[BatchHeader]:
+    """Headers of the batches from `position` on, up to the first that is not whole."""
+    while len(data) - position >= HEADER_BYTES:
+        header = read_header(data, position)
+        if not HEADER_BYTES <= header.size_bytes <= len(data) - position:
+            return
+        yield header
+        position += header.size_bytes
+
+
 def base_offset_of(file: FileView) -> int:
     return int(file.name.partition(".")[0])
 
@@ -118,10 +125,7 @@ def base_offset_of(file: FileView) -> int:
 def last_batch_position(data: bytearray) -> int:
     """Where the last whole batch of a file begins; 0 if there are fewer than two."""
     position = last = 0
-    while len(data) - position >= HEADER_BYTES:
-        size_bytes = read_header(data, position).size_bytes
-        if not HEADER_BYTES <= size_bytes <= len(data) - position:
-            break
+    for header in whole_batches(data, 0):
         last = position
-        position += size_bytes
+        position += header.size_bytes
     return last

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 
 from broker.config import NodeConfig, VoterAddress
 from broker.core import Identity
@@ -51,7 +50,6 @@ class SimCluster:
         voter_count: int | None = None,
         *,
         keep_trace: bool = False,
-        settings: Mapping[str, int] | None = None,
     ) -> None:
         self.choices = choices
         self.clock = SimClock()
@@ -88,7 +86,6 @@ class SimCluster:
                 facts="all",
             )
             identity = Identity(CLUSTER_ID, place.node_id, place.disk_id)
-            config = replace(config, **(settings or {}))  # type: ignore[arg-type]
             self.nodes[place.node_id] = SimNode(self, config, identity)
 
     @property
@@ -158,7 +155,8 @@ class SimCluster:
         self.tell(node.name, "crash", "loses power" if power_loss else "is killed")
         self.end(node, power_loss=power_loss)
 
-    def crash_at_disk_call(self, node: SimNode) -> None:
+    def crash_as_drawn(self, node: SimNode) -> None:
+        """A process ends in the middle of something: its power may be gone too, or not."""
         self.crash(node, power_loss=self.choices.chance("crash: power loss", 50))
 
     def end(self, node: SimNode, *, power_loss: bool) -> None:
@@ -172,6 +170,10 @@ class SimCluster:
         for watcher in self.watchers:
             watcher.before_crash(node)
         node.wipe()
+        self.lose(node)
+
+    def lose(self, node: SimNode) -> None:
+        """Something that a node vouched for is no longer on its disk."""
         for watcher in self.watchers:
             watcher.on_wiped(node)
 

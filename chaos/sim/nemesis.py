@@ -67,18 +67,18 @@ class Nemesis:
         """When the fault's time is over, unless all was healed before."""
         self.cluster.clock.after(fault.lasting_ms, lambda: None if self._is_over else undo())
 
-    def _for(self, fault: Fault) -> str:
-        return f"for {fault.lasting_ms} ms"
+    def _start_after(self, fault: Fault, node: SimNode) -> None:
+        self._after(fault, partial(self.cluster.start, node))
 
     # -- processes -------------------------------------------------------------------------------
 
     def _down(self, fault: Fault, node: SimNode, *, power_loss: bool) -> str:
         if not node.is_up:
             return ""
-        self._after(fault, lambda: self.cluster.start(node))
+        self._start_after(fault, node)
         self.cluster.crash(node, power_loss=power_loss)
         what = "loses power" if power_loss else "is killed"
-        return f"{node.name} {what}, down {self._for(fault)}"
+        return f"{node.name} {what}, down {_for(fault)}"
 
     def _kill(self, fault: Fault, node: SimNode) -> str:
         return self._down(fault, node, power_loss=False)
@@ -90,22 +90,22 @@ class Nemesis:
         for each in self.cluster.nodes.values():
             if each.is_up:
                 self.cluster.crash(each, power_loss=True)
-            self._after(fault, partial(self.cluster.start, each))
-        return f"all nodes lose power, down {self._for(fault)}"
+            self._start_after(fault, each)
+        return f"all nodes lose power, down {_for(fault)}"
 
     def _stop(self, fault: Fault, node: SimNode) -> str:
         if not node.is_up or node.paused:
             return ""
         node.stop()
-        self._after(fault, lambda: self.cluster.start(node))
-        return f"{node.name} is asked to stop, started again {self._for(fault)} later"
+        self._start_after(fault, node)
+        return f"{node.name} is asked to stop, started again {_for(fault)} later"
 
     def _pause(self, fault: Fault, node: SimNode) -> str:
         if not node.is_up or node.paused:
             return ""
         node.pause()
         self._after(fault, node.resume)
-        return f"{node.name} stands still {self._for(fault)}"
+        return f"{node.name} stands still {_for(fault)}"
 
     def _leader(self, fault: Fault) -> SimNode | None:
         image = self.cluster.newest_image()
@@ -146,8 +146,8 @@ class Nemesis:
             return ""
 
         def crash() -> None:
-            self.cluster.crash_at_disk_call(node)
-            self._after(fault, lambda: self.cluster.start(node))
+            self.cluster.crash_as_drawn(node)
+            self._start_after(fault, node)
 
         node.after_effects(fault.amount, crash)
         return f"{node.name} ends in the middle of a turn, {fault.amount} effects from now"
@@ -156,7 +156,7 @@ class Nemesis:
         if not node.is_up:
             return ""
         node.disk.crash_at(fault.amount, fault.message)
-        self._after(fault, lambda: self.cluster.start(node))
+        self._start_after(fault, node)
         return f"{node.name} ends {fault.message} its disk call number {fault.amount} from now"
 
     # -- links -----------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Nemesis:
             others += self._clients
         self._cut(fault, _both_ways([(node.name, other) for other in others]))
         whom = "nodes and clients" if fault.amount else "the other nodes"
-        return f"{node.name} is cut off from {whom} {self._for(fault)}"
+        return f"{node.name} is cut off from {whom} {_for(fault)}"
 
     def _halves(self, fault: Fault, node: SimNode) -> str:
         names = self._names()
@@ -185,21 +185,21 @@ class Nemesis:
         turned = names[start:] + names[:start]
         first, second = turned[: len(names) // 2], turned[len(names) // 2 :]
         self._cut(fault, _both_ways([(a, b) for a in first for b in second]))
-        return f"{', '.join(first)} are cut off from {', '.join(second)} {self._for(fault)}"
+        return f"{', '.join(first)} are cut off from {', '.join(second)} {_for(fault)}"
 
     def _cut_pair(self, fault: Fault, node: SimNode) -> str:
         other = self.cluster.nodes[fault.other]
         if other is node:
             return ""
         self._cut(fault, _both_ways([(node.name, other.name)]))
-        return f"no link between {node.name} and {other.name} {self._for(fault)}"
+        return f"no link between {node.name} and {other.name} {_for(fault)}"
 
     def _cut_one_way(self, fault: Fault, node: SimNode) -> str:
         other = self.cluster.nodes[fault.other]
         if other is node:
             return ""
         self._cut(fault, [(node.name, other.name)])
-        return f"nothing gets from {node.name} to {other.name} {self._for(fault)}"
+        return f"nothing gets from {node.name} to {other.name} {_for(fault)}"
 
     def _rule(self, fault: Fault, *rules: Rule) -> None:
         network = self.cluster.network
@@ -213,25 +213,25 @@ class Nemesis:
 
     def _slow_link(self, fault: Fault, node: SimNode) -> str:
         self._rule(fault, Rule(source=node.name, delay_ms_max=fault.amount))
-        return f"what {node.name} sends takes up to {fault.amount} ms {self._for(fault)}"
+        return f"what {node.name} sends takes up to {fault.amount} ms {_for(fault)}"
 
     def _loss(self, fault: Fault, node: SimNode) -> str:
         self._rule(fault, Rule(drop_percent=fault.amount))
-        return f"{fault.amount} % of all messages are lost {self._for(fault)}"
+        return f"{fault.amount} % of all messages are lost {_for(fault)}"
 
     def _drop_messages(self, fault: Fault, node: SimNode) -> str:
         rule = Rule(source=node.name, message=fault.message, drop_percent=fault.amount)
         self._rule(fault, rule, *self._towards(fault, node, drop_percent=fault.amount))
-        return f"{fault.amount} % of {fault.message} of {node.name} are lost {self._for(fault)}"
+        return f"{fault.amount} % of {fault.message} of {node.name} are lost {_for(fault)}"
 
     def _delay_messages(self, fault: Fault, node: SimNode) -> str:
         rule = Rule(source=node.name, message=fault.message, delay_ms_max=fault.amount)
         self._rule(fault, rule)
-        return f"{fault.message} of {node.name} take up to {fault.amount} ms {self._for(fault)}"
+        return f"{fault.message} of {node.name} take up to {fault.amount} ms {_for(fault)}"
 
     def _hold_messages(self, fault: Fault, node: SimNode) -> str:
         self._rule(fault, Rule(source=node.name, message=fault.message, hold=True))
-        return f"{fault.message} of {node.name} are held back {self._for(fault)}"
+        return f"{fault.message} of {node.name} are held back {_for(fault)}"
 
     def _towards(self, fault: Fault, node: SimNode, drop_percent: int) -> list[Rule]:
         """Clients' requests have no node for a source: they are met on their way in."""
@@ -246,16 +246,15 @@ class Nemesis:
             for name in self._names()
         ]
         self._rule(fault, *rules)
-        return f"{fault.amount} % of {fault.message} arrive once more, late, {self._for(fault)}"
+        return f"{fault.amount} % of {fault.message} arrive once more, late, {_for(fault)}"
 
     def _reorder(self, fault: Fault, node: SimNode) -> str:
-        names = self._names()
         rules = [
             Rule(source=node.name, target=name, delay_ms_max=fault.amount, reorder=True)
-            for name in names
+            for name in self._names()
         ]
         self._rule(fault, *rules)
-        return f"messages of {node.name} to nodes overtake one another {self._for(fault)}"
+        return f"messages of {node.name} to nodes overtake one another {_for(fault)}"
 
     def _names(self) -> list[str]:
         return [node.name for node in self.cluster.nodes.values()]
@@ -265,14 +264,14 @@ class Nemesis:
     def _slow_disk(self, fault: Fault, node: SimNode) -> str:
         node.sync_ms_max = fault.amount
         self._after(fault, lambda: setattr(node, "sync_ms_max", -1))
-        return f"syncs of {node.name} take up to {fault.amount} ms {self._for(fault)}"
+        return f"syncs of {node.name} take up to {fault.amount} ms {_for(fault)}"
 
     def _hang_disk(self, fault: Fault, node: SimNode) -> str:
         if not node.is_up:
             return ""
         node.hangs_until_ms = self.cluster.clock.now_ms + fault.lasting_ms
         self._disk_may_fail(fault, node)
-        return f"the disk of {node.name} hangs {self._for(fault)}"
+        return f"the disk of {node.name} hangs {_for(fault)}"
 
     def _disk_may_fail(self, fault: Fault, node: SimNode) -> None:
         """Then the process may end: it is started again when the fault's time is over, and when
@@ -312,14 +311,14 @@ class Nemesis:
             return ""
         node.disk.capacity_bytes = node.disk.used_bytes + fault.amount
         self._disk_may_fail(fault, node)
-        return f"the disk of {node.name} has {fault.amount} bytes left {self._for(fault)}"
+        return f"the disk of {node.name} has {fault.amount} bytes left {_for(fault)}"
 
     def _wipe(self, fault: Fault, node: SimNode) -> str:
         if node.config.is_controller or not self._can_spare(node):
             return ""
         self.cluster.wipe(node)
-        self._after(fault, lambda: self.cluster.start(node))
-        return f"{node.name} loses its disk, down {self._for(fault)}"
+        self._start_after(fault, node)
+        return f"{node.name} loses its disk, down {_for(fault)}"
 
     def _bit_flip(self, fault: Fault, node: SimNode) -> str:
         """In a segment that is full and synced, while the process is down: read when it starts."""
@@ -331,12 +330,11 @@ class Nemesis:
         path, size_bytes = cold[fault.amount % len(cold)]
         if node.is_up:
             self.cluster.crash(node, power_loss=False)
-        for watcher in self.cluster.watchers:
-            watcher.on_wiped(node)
+        self.cluster.lose(node)
         position = fault.amount % size_bytes
         node.disk.corrupt(path, position, 1 << fault.other % 8)
-        self._after(fault, lambda: self.cluster.start(node))
-        return f"byte {position} of {path} on {node.name} rots, down {self._for(fault)}"
+        self._start_after(fault, node)
+        return f"byte {position} of {path} on {node.name} rots, down {_for(fault)}"
 
     def _cold_segments(self, node: SimNode) -> list[tuple[str, int]]:
         """(path, size that may rot) of segments that are full and synced, but not below the
@@ -385,11 +383,15 @@ class Nemesis:
     def _clock_rate(self, fault: Fault, node: SimNode) -> str:
         node.clock.set_rate(fault.amount)
         self._after(fault, lambda: node.clock.set_rate(1_000))
-        return f"the clock of {node.name} runs at {fault.amount} permille {self._for(fault)}"
+        return f"the clock of {node.name} runs at {fault.amount} permille {_for(fault)}"
 
     def _clock_jump(self, fault: Fault, node: SimNode) -> str:
         node.clock.jump(fault.amount)
         return f"the clock of {node.name} jumps ahead by {fault.amount} ms"
+
+
+def _for(fault: Fault) -> str:
+    return f"for {fault.lasting_ms} ms"
 
 
 def _both_ways(links: list[tuple[str, str]]) -> list[tuple[str, str]]:

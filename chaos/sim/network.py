@@ -49,8 +49,6 @@ class SimNetwork:
     choices: Choices
     delay_ms_max: int = 3
     late_ms_max: int = 4_000
-    delivered: int = 0
-    lost: int = 0
     _cuts: dict[tuple[str, str], int] = field(default_factory=dict)
     _rules: dict[int, Rule] = field(default_factory=dict)
     _rule_count: int = 0
@@ -100,22 +98,18 @@ class SimNetwork:
     ) -> None:
         """Carry a message; `deliver` is called when it arrives, if it does."""
         if (source, target) in self._cuts:
-            self.lost += 1
             return
         rules = self._matching(source, target, body) if self._rules else []
         choices = self.choices
         for _, rule in rules:
             if rule.drop_percent and choices.chance("network: drop", rule.drop_percent):
-                self.lost += 1
                 return
         parts = [bytes(part) for part in frames.encode(kind, correlation_id, body, payload)]
         key = (source, target, channel)
 
         def arrive() -> None:
             if (source, target) in self._cuts:
-                self.lost += 1
                 return
-            self.delivered += 1
             deliver(frames.decode(parts))
 
         if key in self._waiting:

@@ -199,7 +199,7 @@ class SimNode:
         try:
             effects = self.core.handle(events, now_ms)
         except Crash:
-            self.cluster.crash_at_disk_call(self)
+            self.cluster.crash_as_drawn(self)
             return
         except (DiskError, CorruptFile) as error:
             effects = self.core.on_disk_error(error)
@@ -237,7 +237,7 @@ class SimNode:
             try:
                 self._carry_out(effect)
             except Crash:
-                self.cluster.crash_at_disk_call(self)
+                self.cluster.crash_as_drawn(self)
             if self.core is None or self.incarnation != incarnation:
                 return
 
@@ -275,7 +275,7 @@ class SimNode:
                 try:
                     action()
                 except Crash:
-                    self.cluster.crash_at_disk_call(self)
+                    self.cluster.crash_as_drawn(self)
 
         slowest_ms = self.cluster.sync_ms_max if self.sync_ms_max < 0 else self.sync_ms_max
         delay_ms = self.cluster.choices.draw(label, 0, slowest_ms)

@@ -59,38 +59,21 @@ class RunResult:
 
 
 def run_seed(seed: int, *, keep_trace: bool = False, on_step: OnStep | None = None) -> RunResult:
-    """The run of a seed: it draws the plan and all the rest. Deterministic."""
+    """The run of a seed: it draws the plan and all the rest. Deterministic. `on_step` is called
+    after each turn of a node."""
     choices = Choices(from_seed(seed))
-    return run_plan(draw_plan(choices), choices, seed, keep_trace=keep_trace, on_step=on_step)
+    run = _Run(draw_plan(choices), choices, seed, keep_trace)
+    if on_step is not None:
+        run.cluster.watchers.append(_Stepper(run.cluster, on_step))
+    return run.play()
 
 
 def rerun(
-    plan: Plan,
-    seed: int,
-    draws: Draws | None = None,
-    *,
-    keep_trace: bool = False,
-    on_step: OnStep | None = None,
+    plan: Plan, seed: int, draws: Draws | None = None, *, keep_trace: bool = False
 ) -> RunResult:
     """A plan that is given; chance from recorded draws, or else from the seed."""
     choices = Choices(from_seed(seed) if draws is None else from_draws(draws))
-    return run_plan(plan, choices, seed, keep_trace=keep_trace, on_step=on_step)
-
-
-def run_plan(
-    plan: Plan,
-    choices: Choices,
-    seed: int = 0,
-    *,
-    keep_trace: bool = False,
-    on_step: OnStep | None = None,
-) -> RunResult:
-    """Start, load and faults, healing, judgement. `on_step` is called after each turn of a node."""
-    run = _Run(plan, choices, seed, keep_trace)
-    if on_step is not None:
-        run.cluster.watchers.append(_Stepper(run.cluster, on_step))
-    run.play()
-    return run.result()
+    return _Run(plan, choices, seed, keep_trace).play()
 
 
 class _Stepper(Watcher):
@@ -103,6 +86,8 @@ class _Stepper(Watcher):
 
 
 class _Run:
+    """Start, load and faults, healing, judgement."""
+
     def __init__(self, plan: Plan, choices: Choices, seed: int, keep_trace: bool) -> None:
         setup = plan.setup
         self.plan = plan
@@ -124,12 +109,18 @@ class _Run:
     def _history(self, sink: Callable[[bytes], object]) -> HistoryWriter:
         return HistoryWriter(sink, Header("simulated", "simulated", self.seed))
 
-    def play(self) -> None:
+    def play(self) -> RunResult:
         cluster = self.cluster
         cluster.start_all()
         creation = TopicCreation(cluster, create_request(TOPIC, self.plan.setup))
-        if not cluster.wait(START_LIMIT_MS, "the topic is created", lambda: creation.is_done):
-            return
+        if cluster.wait(START_LIMIT_MS, "the topic is created", lambda: creation.is_done):
+            self._load()
+            self._heal_and_judge()
+        return self._result()
+
+    def _load(self) -> None:
+        """Clients and faults side by side."""
+        cluster = self.cluster
         self._begin_clients()
         self.nemesis.schedule()
         cluster.clock.run_until(cluster.clock.now_ms + self.plan.load.duration_ms)
@@ -138,7 +129,6 @@ class _Run:
         if self.churn is not None:
             self.churn.stop()
         cluster.clock.run_until(cluster.clock.now_ms + SETTLE_MS)
-        self._heal_and_judge()
 
     def _begin_clients(self) -> None:
         setup = self.plan.setup
@@ -192,7 +182,7 @@ class _Run:
         # A history is part of what must be equal in equal runs.
         cluster.tell("-", "history", f"{zlib.crc32(self.written):08x}")
 
-    def result(self) -> RunResult:
+    def _result(self) -> RunResult:
         cluster = self.cluster
 
         def count(outcome: str) -> int:

@@ -122,8 +122,12 @@ def _print_run(summary: dict[str, Any], mutant: str) -> None:
         print(f"BROKEN: {violation}")
     print(f"trace_hash {summary['trace_hash']}")
     if summary["violations"]:
-        planted = f" --mutant {mutant}" if mutant else ""
-        print(f"shrink it:  prozess sim shrink {summary['seed']}{planted}")
+        print(f"shrink it:  prozess sim shrink {summary['seed']}{_planted(mutant)}")
+
+
+def _planted(mutant: str) -> str:
+    """The option that plants the bug again, for a command to be copied."""
+    return f" --mutant {mutant}" if mutant else ""
 
 
 # --- many runs ------------------------------------------------------------------------------------
@@ -212,13 +216,12 @@ def _print_search(found: Found, jobs: int, mutant: str) -> None:
     print("faults: " + ", ".join(f"{n} {c:,}" for n, c in sorted(found.fault_kinds.items())))
     if found.not_met():
         print("not met: " + ", ".join(found.not_met()))
-    planted = f" --mutant {mutant}" if mutant else ""
     for result in found.failures:
         print(f"\nseed {result['seed']}:")
         for violation in result["violations"][:5]:
             print(f"  BROKEN: {violation[:500]}")
-        print(f"  replay: prozess sim run --seed {result['seed']}{planted}")
-        print(f"  shrink: prozess sim shrink {result['seed']}{planted}")
+        print(f"  replay: prozess sim run --seed {result['seed']}{_planted(mutant)}")
+        print(f"  shrink: prozess sim shrink {result['seed']}{_planted(mutant)}")
 
 
 # --- what failed ----------------------------------------------------------------------------------
