@@ -38,19 +38,48 @@ class SimStopwatch:
         return self._last_ns
 
 
-class SimLink:
-    """The connections of one client core: carries out its `Send` and `CloseConnection`."""
+class SimDriver:
+    """The driver of one client core: its turns and its connections, until `end`.
 
-    def __init__(self, cluster: SimCluster, name: str) -> None:
+    Whatever the core wants done besides sending and closing is told to `on_effect`.
+    """
+
+    def __init__(
+        self,
+        cluster: SimCluster,
+        name: str,
+        core: ProducerCore | FetcherCore,
+        on_effect: Callable[[Completed | PositionChanged], None],
+    ) -> None:
         self._cluster = cluster
         self._name = name
+        self._core = core
+        self._on_effect = on_effect
         self._versions: dict[int, int] = {}
-        self.is_open = True
+        """By peer: how often its connection was replaced."""
+        self._is_open = True
 
-    def close(self, peer: int) -> None:
-        self._versions[peer] = self._versions.get(peer, 0) + 1
+    def turn(self) -> None:
+        """One turn; the next ones come by themselves."""
+        if self._is_open:
+            self._hand_over(Tick())
+            until_ms = self._core.next_deadline_ms() - self._cluster.clock.now_ms
+            self._cluster.clock.after(min(max(until_ms, 1), TURN_MS_MAX), self.turn)
 
-    def send(self, effect: Send, on_answer: Callable[[Answered], None]) -> None:
+    def end(self) -> None:
+        self._is_open = False
+
+    def _hand_over(self, event: Tick | Answered) -> None:
+        for effect in self._core.handle(event, self._cluster.clock.now_ms):
+            match effect:
+                case Send():
+                    self._send(effect)
+                case CloseConnection(peer):
+                    self._versions[peer] = self._versions.get(peer, 0) + 1
+                case _:
+                    self._on_effect(effect)
+
+    def _send(self, effect: Send) -> None:
         cluster = self._cluster
         bootstrapping = is_bootstrap(effect.peer)
         target = cluster.nodes[cluster.node_at(effect.address) if bootstrapping else effect.peer]
@@ -59,8 +88,8 @@ class SimLink:
         connection = Connection(Plane.BROKER, channel.encode())
 
         def answered(message: frames.Message) -> None:
-            if self.is_open and self._versions.get(effect.peer, 0) == version:
-                on_answer(
+            if self._is_open and self._versions.get(effect.peer, 0) == version:
+                self._hand_over(
                     Answered(effect.peer, message.correlation_id, message.body, message.payload)
                 )
 
@@ -124,29 +153,10 @@ class SimProducer:
         settings = {"acks": config.required_acks, "idempotence": setup.idempotence}
         self._history.producer(self._watch.now_ns(), self._client.process, self._uid, settings)
         self._core = ProducerCore(config, self._cluster.choices.draw)
-        self._link = SimLink(self._cluster, self.name)
-        self._session_ended = False
-        self._turn(self._core)
-
-    def _turn(self, core: ProducerCore) -> None:
-        if core is not self._core or self._session_ended:
-            return
-        self._carry_out(Tick())
-        until_ms = core.next_deadline_ms() - self._cluster.clock.now_ms
-        self._cluster.clock.after(min(max(until_ms, 1), TURN_MS_MAX), lambda: self._turn(core))
-
-    def _carry_out(self, event: Tick | Answered) -> None:
-        is_done = False
-        for effect in self._core.handle(event, self._cluster.clock.now_ms):
-            match effect:
-                case Send():
-                    self._link.send(effect, self._carry_out)
-                case CloseConnection(peer):
-                    self._link.close(peer)
-                case Completed():
-                    is_done = True
-        if is_done:
-            self._settle()
+        self._driver = SimDriver(
+            self._cluster, self.name, self._core, lambda effect: self._settle()
+        )
+        self._driver.turn()
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -156,17 +166,13 @@ class SimProducer:
         choices, load = self._cluster.choices, self._plan.load
         if not self._is_good:
             if not self._open:
-                self._end_session()
+                self._driver.end()
                 self._begin_session()
         elif self._core.knows(self._topic, self._cluster.clock.now_ms):
-            partition = choices.draw("load: partition", 0, self._partitions - 1)
+            partition = choices.draw("load: partition", 0, self._plan.setup.partitions - 1)
             for _ in range(choices.draw("load: burst", 1, load.burst_max)):
                 self._send(partition)
         self._cluster.clock.after(choices.draw("load: gap", 1, load.gap_ms_max), self._burst)
-
-    @property
-    def _partitions(self) -> int:
-        return self._plan.setup.partitions
 
     def _send(self, partition: int) -> None:
         value = encode_value(self._uid, self._counter, self._plan.load.value_bytes)
@@ -223,13 +229,9 @@ class SimProducer:
     def is_settled(self) -> bool:
         return not self._open
 
-    def _end_session(self) -> None:
-        self._session_ended = True
-        self._link.is_open = False
-
     def end(self) -> None:
         self._is_sending = False
-        self._end_session()
+        self._driver.end()
 
 
 class SimConsumer:
@@ -250,7 +252,6 @@ class SimConsumer:
         self._client = client
         self._history = history
         self._watch = watch
-        self._link = SimLink(cluster, self.name)
         config = ConsumerConfig(
             bootstrap_servers=cluster.bootstrap,
             client_id=self.name,
@@ -262,25 +263,13 @@ class SimConsumer:
         self._core.assign((topic, number) for number in range(plan.setup.partitions))
         self._is_open = True
         self._op = history.poll(watch.now_ns(), client.process)
-        self._turn()
+        self._driver = SimDriver(cluster, self.name, self._core, self._on_effect)
+        self._driver.turn()
         self._poll()
 
-    def _turn(self) -> None:
-        if self._is_open:
-            self._carry_out(Tick())
-            until_ms = self._core.next_deadline_ms() - self._cluster.clock.now_ms
-            self._cluster.clock.after(min(max(until_ms, 1), TURN_MS_MAX), self._turn)
-
-    def _carry_out(self, event: Tick | Answered) -> None:
-        for effect in self._core.handle(event, self._cluster.clock.now_ms):
-            match effect:
-                case Send():
-                    self._link.send(effect, self._carry_out)
-                case CloseConnection(peer):
-                    self._link.close(peer)
-                case PositionChanged():
-                    process = self._client.process
-                    write_position(self._history, self._watch.now_ns(), process, effect)
+    def _on_effect(self, effect: Completed | PositionChanged) -> None:
+        assert isinstance(effect, PositionChanged), effect
+        write_position(self._history, self._watch.now_ns(), self._client.process, effect)
 
     def _poll(self) -> None:
         """End the poll that is open with what is there, and begin the next one."""
@@ -299,4 +288,4 @@ class SimConsumer:
 
     def end(self) -> None:
         self._is_open = False
-        self._link.is_open = False
+        self._driver.end()
