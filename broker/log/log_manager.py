@@ -29,7 +29,8 @@ SET_ASIDE = re.compile(r"(?P<log>.*)\.damaged(?P<unreported>\.unreported)?(\.[0-
 
 
 class Damage(NamedTuple):
-    """A log that recovery could not trust. `kept_at` is where its files are now; "" if none."""
+    """A log that recovery could not trust. `kept_at` is where it put the files; "" if there were
+    none. (Once it is reported they lose the `.unreported` of their name.)"""
 
     topic_id: str
     partition: int
@@ -64,7 +65,7 @@ class LogManager:
         self._checkpointer = Checkpointer()
         self.damages: tuple[Damage, ...] = ()
         self._unreported: list[str] = []
-        """Logs that an earlier process set aside and perhaps told nobody of."""
+        """Logs set aside, by whichever process, that the controller may not know of."""
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -130,7 +131,9 @@ class LogManager:
         """
         if not any(name.endswith(LOG_SUFFIX) for name in self._disk.list_dir(directory)):
             return ""
-        return self._move_aside(directory, directory + UNREPORTED_SUFFIX)
+        kept_at = self._move_aside(directory, directory + UNREPORTED_SUFFIX)
+        self._unreported.append(kept_at)
+        return kept_at
 
     def _move_aside(self, path: str, wanted: str) -> str:
         """Rename to the first free name; which."""
@@ -142,7 +145,8 @@ class LogManager:
         return new_path
 
     def _report_again(self) -> None:
-        """What an earlier process set aside counts as damaged until the controller knows."""
+        """What an earlier process set aside counts as damaged until the controller knows; what this
+        one set aside does already."""
         for path in self._unreported:
             aside = SET_ASIDE.fullmatch(path.rpartition("/")[2])
             parsed = parse_directory(aside["log"]) if aside is not None else None
@@ -157,8 +161,7 @@ class LogManager:
         """The controller knows. The new names are on disk before anything in the logs that begin
         anew counts: else a power loss could bring back the report when the log is whole again.
         DiskError."""
-        kept = {damage.kept_at for damage in self.damages if damage.kept_at}
-        for path in sorted({*kept, *self._unreported}):
+        for path in sorted(self._unreported):
             directory, _, _ = path.partition(UNREPORTED_SUFFIX)
             self._move_aside(path, directory + DAMAGED_SUFFIX)
         self._unreported = []
