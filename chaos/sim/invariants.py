@@ -245,15 +245,17 @@ class Invariants(Watcher):
         if raft_node is None:
             return
         node_id = node.config.node_id
-        before = self._raft_views.get(node_id)
+        before, known = self._raft_views.get(node_id), self._vouched.get(node_id)
         if (
             before is not None
+            and known is not None
+            and known.incarnation == node.incarnation
+            and known.voted_for == raft_node.durable_hard_state.voted_for
             and before.term == raft_node.term
             and before.is_leader == raft_node.is_leader
             and before.commit_index == raft_node.commit_index
             and len(before.entries) == raft_node.last_index
             and len(before.durable_entries) == raft_node.durable_index
-            and node_id in self._vouched
         ):
             return
         self._check_memory(node)
