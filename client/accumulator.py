@@ -47,6 +47,7 @@ class PartitionQueue:
         "outstanding_count",
         "partition",
         "sealed",
+        "sent_count",
         "session_over",
         "stamped",
         "topic",
@@ -63,6 +64,8 @@ class PartitionQueue:
         """Sent and not yet done, in the order of their sequences."""
         self.outstanding_count = 0
         """How many of `stamped` wait for an answer right now."""
+        self.sent_count = 0
+        """How many batches were ever sent for the first time."""
         self.identity: ProducerIdentity | None = None
         """The session's identity; None before the first and after the end of a session."""
         self.next_sequence = 0
@@ -77,6 +80,16 @@ class PartitionQueue:
     def is_recovering(self) -> bool:
         """A batch must be sent again: until it is acknowledged nothing new may follow."""
         return len(self.stamped) > self.outstanding_count
+
+    @property
+    def in_flight_span(self) -> int:
+        """How many batches back the oldest one lies that is not done, itself included.
+
+        This, not how many wait for an answer, is what a broker's memory must cover: when an answer
+        is lost and later ones come, the oldest is sent again behind everything that was acknowledged
+        meanwhile.
+        """
+        return self.sent_count - self.stamped[0].number if self.stamped else 0
 
     @property
     def is_empty(self) -> bool:

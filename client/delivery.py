@@ -53,6 +53,7 @@ class ProducerBatch:
         "created_ms",
         "identity",
         "is_outstanding",
+        "number",
         "outcome",
         "partition",
         "payload",
@@ -79,6 +80,8 @@ class ProducerBatch:
         self.identity: ProducerIdentity | None = None
         self.base_sequence = -1
         self.attempts: list[Attempt] = []
+        self.number = -1
+        """Its place among the batches of its partition that were sent."""
         self.is_outstanding = False
         self.behind = False
         """The outstanding attempt was sent while an earlier batch was not yet acknowledged."""

@@ -5,7 +5,8 @@ arrived (`Answered`, `Disconnected`), then a `Tick`; carry out the effects in or
 through `send`; their outcomes are effects too (`Completed`).
 
 What keeps the order of a partition and lets nothing be written twice:
-- at most `max_in_flight_requests_per_connection` batches of a partition are unacknowledged;
+- from the oldest batch of a partition that is unacknowledged to the newest there are at most
+  `max_in_flight_requests_per_connection`;
 - once one must be sent again nothing new follows, and the unacknowledged ones go out one by one,
   oldest first, with the bytes and sequences they always had;
 - when one is given up all that carry sequences end with it (see `idempotence`).
@@ -201,7 +202,7 @@ class ProducerCore:
             return None
         if queue.is_recovering:
             return self._resendable(queue, now_ms)
-        if queue.outstanding_count >= self.config.max_in_flight_requests_per_connection:
+        if queue.in_flight_span >= self.config.max_in_flight_requests_per_connection:
             return None
         if not queue.sealed and not self._is_open_ready(queue, now_ms):
             return None
@@ -302,6 +303,8 @@ class ProducerCore:
             queue.sealed.popleft()
             if self.config.enable_idempotence:
                 stamp_batch(queue, batch)
+            batch.number = queue.sent_count
+            queue.sent_count += 1
             queue.stamped.append(batch)
         batch.behind = queue.stamped[0] is not batch
         batch.is_outstanding = True

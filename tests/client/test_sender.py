@@ -213,6 +213,22 @@ def test_while_one_is_sent_again_nothing_else_is() -> None:
     assert producer.payload_values() == [b"a"]
 
 
+def test_an_answer_that_is_lost_holds_up_what_the_broker_would_forget_it_over() -> None:
+    """The first answer is lost, later ones come: the first batch must stay among the broker's last
+    five (found by tla/Idempotent.tla: in-flight-from-the-oldest)."""
+    producer = ProducerHarness()
+    producer.send_each(*FIVE, b"f", b"g")
+    (lost, *later) = producer.take(ProduceRequest, 5)
+    producer.sent += later
+    for offset in range(1, 5):
+        producer.reply(base_offset=offset)
+    assert producer.payload_values() == [], "a sixth would push the first out of the broker's memory"
+    producer.sent.append(lost)
+    producer.disconnect(1)
+    producer.advance(100)
+    assert producer.payload_values() == [b"a"]
+
+
 def test_a_stopped_client_takes_the_answers_first() -> None:
     producer = ProducerHarness()
     (handle,) = producer.send_each(b"a")
