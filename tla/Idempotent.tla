@@ -143,7 +143,7 @@ AdvanceHw ==
 ChangeLeader ==
     /\ changes < MaxChanges
     /\ changes' = changes + 1
-    /\ \E end \in hw..Len(log) : log' = SubSeq(log, 1, end)
+    /\ \E end \in (IF Kept("successor-has-committed") THEN hw ELSE 0)..Len(log) : log' = SubSeq(log, 1, end)
     /\ table' = IF ~Kept("followers-note-too") THEN [i \in Ids |-> Unknown]
                 ELSE IF Kept("table-follows-truncation") THEN Replayed(log') ELSE table
     /\ UNCHANGED <<hw, producer, acked>>
@@ -214,7 +214,8 @@ L1_BatchesEnd ==
     \A r \in 1..MaxRecords :
         (\E b \in Open : b.record = r) ~> ~(\E b \in Open : b.record = r)
 
-Committed == INSTANCE MetaLog WITH entries <- SubSeq(log, 1, hw), applied <- <<hw>>,
+Committed == INSTANCE MetaLog WITH entries <- SubSeq(log, 1, Least(hw, Len(log))),
+                                   applied <- <<Least(hw, Len(log))>>,
                                    Nodes <- {1}, Entries <- Ids, MaxEntries <- MaxRecords
 
 G4_CommittedStays == Committed!GrowsOnly

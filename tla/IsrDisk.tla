@@ -194,7 +194,9 @@ Fetch(f) ==
                 /\ UNCHANGED <<disk, ends>>
            ELSE /\ log' = [log EXCEPT ![f] = Copied(@, log[leader], end)]
                 /\ ends' = [ends EXCEPT ![f] = Counted(f)]
-                /\ hw' = [hw EXCEPT ![f] = Greatest(@, Least(hw[leader], Counted(f)))]
+                /\ hw' = [hw EXCEPT ![f] = Greatest(@,
+                        IF Kept("watermark-within-counted") THEN Least(hw[leader], Counted(f))
+                        ELSE hw[leader])]
                 /\ UNCHANGED <<disk, synced, syncing>>
     /\ <<log', ends', hw'>> # <<log, ends, hw>>
     /\ UNCHANGED <<image, up, start, dirty, committed, crashes, damages>>

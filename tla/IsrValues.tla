@@ -26,6 +26,15 @@ FetchValues(f) ==
 
 WipeValues(r) == Wipe(r) /\ values' = [values EXCEPT ![r] = <<>>]
 
+\* Writing behind Isr's back.
+Scribble(r) ==
+    /\ ~Kept("only-steps-of-isr")
+    /\ log[r] # <<>>
+    /\ log' = [log EXCEPT ![r] = <<>>]
+    /\ values' = [values EXCEPT ![r] = <<>>]
+    /\ UNCHANGED <<metadata, known, life, hw, ends, start, proposed, asked, late, lost, ghosts,
+                   bounds>>
+
 \* Everything else leaves the bytes alone.
 Other ==
     /\ \/ \E r \in Replicas :
@@ -37,12 +46,12 @@ Other ==
     /\ UNCHANGED values
 
 NextValues ==
-    \/ \E r \in Replicas : ProduceValue(r) \/ FetchValues(r) \/ WipeValues(r)
+    \/ \E r \in Replicas : ProduceValue(r) \/ FetchValues(r) \/ WipeValues(r) \/ Scribble(r)
     \/ Other
 
 SpecValues == InitValues /\ [][NextValues]_allVars
 
-G3_ValuesAreOfTheLog == \A r \in Replicas : Len(values[r]) = EndOffset(log[r])
+TypeOKValues == \A r \in Replicas : Len(values[r]) = EndOffset(log[r])
 
 \* Equal epoch at one offset: equal records up to there.
 G3_EpochNamesRecord ==

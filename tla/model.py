@@ -19,10 +19,10 @@ _TOKEN = re.compile(r'\s*(\\\*[^\n]*|"[^"\n]*"|\d+|\w+|[{},=])')
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One state of a behaviour, and the action that led to it ("" for the first)."""
+    """One state of a behaviour, each variable as TLC prints it, and the action that led to it."""
 
     action: str
-    state: dict[str, Any]
+    state: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,19 @@ class Config:
         if unknown:
             raise TlaError(f"{self.source}: there is no constant {', '.join(unknown)}")
         return replace(self, constants={**self.constants, **changes})
+
+    def about(self, claim: str) -> Config:
+        """Checking one of its claims and nothing else."""
+        if claim in self.properties:
+            return replace(self, invariants=(), properties=(claim,))
+        if claim not in self.invariants:
+            raise TlaError(f"{self.source}: {claim} is not among its claims")
+        return replace(self, invariants=(claim,), properties=())
+
+    def about_behaviours(
+        self, claims: tuple[str, ...], specification: str = "FairSpec"
+    ) -> Config:
+        return replace(self, specification=specification, invariants=(), properties=claims)
 
     def text(self) -> str:
         """The configuration as TLC reads it."""

@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "perf": Entry("Data", "client.cli.perf", "perf", "Measure throughput and latency."),
     "chaos": Entry("Trial", "client.cli.chaos", "chaos", "Try a cluster under faults, judge it."),
     "sim": Entry("Trial", "client.cli.sim", "sim", "Explore faulty histories in virtual time."),
+    "tla": Entry("Trial", "client.cli.tla", "tla", "Check the TLA+ models of the protocol."),
     "doctor": Entry("Help", "client.cli.doctor", "doctor", "Check this machine."),
     "version": Entry("Help", "client.cli.version", "version", "Print versions."),
 }

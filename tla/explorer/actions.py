@@ -37,6 +37,8 @@ class Actions:
     """Compiles predicates that assign: the initial one, and steps."""
 
     expressions: Expressions
+    labels: list[str] = field(default_factory=list)
+    """The actions of all generators that were made."""
     _lines: list[str] = field(default_factory=list)
     _mark: str = "p"
 
@@ -91,6 +93,7 @@ class Actions:
         missing = [name for name in self._variables if name not in assigned]
         if missing:
             raise TlaError(f"{label} does not say what becomes of {', '.join(missing)}")
+        self.labels.append(label)
         self._line(depth, f"yield {label!r}, {_targets(self._mark, self._variables)}")
 
     def _found(self, assigned: frozenset[str], depth: int, label: str) -> None:

@@ -14,8 +14,8 @@ from tla.errors import TlaError
 from tla.explorer import names as scope
 from tla.explorer.actions import Actions, State
 from tla.explorer.expressions import Env, Expressions
-from tla.explorer.syntax import Apply, Junction, Name, Node, Temporal
-from tla.explorer.values import EvaluationError, Value
+from tla.explorer.syntax import Junction, Name, Node, Temporal
+from tla.explorer.values import EvaluationError, show
 from tla.model import Config, Step
 
 PROGRESS_STATES = 5_000
@@ -131,10 +131,21 @@ class Explorer:
         while state is not None and state not in seen:
             seen.add(state)
             parent, label = self._parents[state]
-            steps.append(Step(label, dict(zip(names, state, strict=True))))
+            shown = map(show, state)
+            steps.append(Step(label, dict(zip(names, shown, strict=True))))
             state = parent
         found.steps = tuple(reversed(steps))
         return found
+
+
+def actions_of(folder: Path, module: str) -> tuple[str, ...]:
+    """The names of all actions that a module's next-state relation is made of."""
+    names = scope.load(folder, module)
+    specification = next(n for n in ("SpecValues", "Spec") if n in names.definitions)
+    _, step = _specification(names, specification)
+    actions = Actions(Expressions(names, dict.fromkeys(names.constants, 0)))
+    actions.steps(step)
+    return tuple(dict.fromkeys(actions.labels))
 
 
 def _first_broken(
@@ -186,5 +197,3 @@ def _step_of(node: Node) -> str | None:
             return name
     return None
 
-
-__all__ = ["Apply", "Explorer", "Found", "Value"]
