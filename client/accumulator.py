@@ -85,9 +85,9 @@ class PartitionQueue:
     def in_flight_span(self) -> int:
         """How many batches back the oldest one lies that is not done, itself included.
 
-        This, not how many wait for an answer, is what a broker's memory must cover: when an answer
-        is lost and later ones come, the oldest is sent again behind everything that was acknowledged
-        meanwhile.
+        This, not how many wait for an answer, is what a broker's memory must cover: when an
+        answer is lost and later ones come, the oldest is sent again behind all that was
+        acknowledged meanwhile.
         """
         return self.sent_count - self.stamped[0].number if self.stamped else 0
 

@@ -51,9 +51,7 @@ class Config:
             raise TlaError(f"{self.source}: {claim} is not among its claims")
         return replace(self, invariants=(claim,), properties=())
 
-    def about_behaviours(
-        self, claims: tuple[str, ...], specification: str = "FairSpec"
-    ) -> Config:
+    def about_behaviours(self, claims: tuple[str, ...], specification: str = "FairSpec") -> Config:
         return replace(self, specification=specification, invariants=(), properties=claims)
 
     def text(self) -> str:

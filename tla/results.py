@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tla.cases import CASES, FOLDER, MUTANTS, Case, Mutant
+from tla.errors import TlaError
 from tla.runner import Outcome
-from tla.tools import TlaError
 
 EXPECTED = FOLDER / "expected.json"
 README = FOLDER / "README.md"
@@ -70,7 +70,7 @@ def with_tables(text: str, results: dict[str, Any]) -> str:
 def tables(results: dict[str, Any]) -> str:
     """Models and mutants as Markdown."""
     lines = [
-        "| run | tier | bounds beside those of `cfg` | claims | distinct states | explorer, s | TLC, s |",
+        "| run | tier | bounds that differ | claims | distinct states | explorer, s | TLC, s |",
         "|---|---|---|---|---:|---:|---:|",
     ]
     for case in CASES:

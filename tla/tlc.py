@@ -46,7 +46,9 @@ def read_output(config: Config, code: int, output: str) -> Found:
         words = [line for line in output.splitlines() if line.strip()]
         errors = [n for n, line in enumerate(words) if "rror" in line or "Exception" in line]
         shown = words[errors[0] : errors[0] + 6] if errors else words[-6:]
-        raise TlaError(f"{config.source}: TLC ends with {code}: {' '.join(' '.join(shown).split())}")
+        raise TlaError(
+            f"{config.source}: TLC ends with {code}: {' '.join(' '.join(shown).split())}"
+        )
     generated, distinct = (int(counts[-1][1]), int(counts[-1][2])) if counts else (0, 0)
     depth = _DEPTH.search(output)
     found = Found(generated, distinct, int(depth[1]) if depth else 0, {})

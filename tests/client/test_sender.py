@@ -222,7 +222,7 @@ def test_an_answer_that_is_lost_holds_up_what_the_broker_would_forget_it_over() 
     producer.sent += later
     for offset in range(1, 5):
         producer.reply(base_offset=offset)
-    assert producer.payload_values() == [], "a sixth would push the first out of the broker's memory"
+    assert producer.payload_values() == [], "a sixth would push the first out"
     producer.sent.append(lost)
     producer.disconnect(1)
     producer.advance(100)

@@ -81,7 +81,9 @@ class Explorer:
     ) -> Callable[[State], bool]:
         variables = "".join(f"v_{variable}, " for variable in expressions.names.variables)
         source = expressions.source(node, Env())
-        return expressions.compiled(f"def f(state):\n    ({variables}) = state\n    return {source}\n", name)
+        return expressions.compiled(
+            f"def f(state):\n    ({variables}) = state\n    return {source}\n", name
+        )
 
     def _search(  # type: ignore[no-untyped-def]
         self, initial, steps, invariants, starts, relations
@@ -148,9 +150,7 @@ def actions_of(folder: Path, module: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(actions.labels))
 
 
-def _first_broken(
-    predicates: tuple[tuple[str, Callable[[State], bool]], ...], state: State
-) -> str:
+def _first_broken(predicates: tuple[tuple[str, Callable[[State], bool]], ...], state: State) -> str:
     for name, holds in predicates:
         try:
             if not holds(state):
@@ -196,4 +196,3 @@ def _step_of(node: Node) -> str | None:
         case Temporal(symbol="[]", parts=(Temporal(symbol="[A]_v", parts=(Name(text=name), _)),)):
             return name
     return None
-

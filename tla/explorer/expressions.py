@@ -282,7 +282,7 @@ class Expressions:
     def bound(
         self, bindings: Iterable[Binding], env: Env, primed: bool = False
     ) -> tuple[list[tuple[str, str]], Env]:
-        """(local, domain) pairs for the loops that bindings stand for, and what is bound in them."""
+        """(local, domain) pairs for the loops of bindings, and what is bound inside them."""
         loops, inner = [], Env(env)
         for binding in bindings:
             source = self.domain(binding.domain, env, primed)
@@ -307,8 +307,10 @@ class Expressions:
                 return f"frozenset([{loops[0][0]}{_for(loops)} if {condition}])"
             case FunctionOf():
                 loops, inner = self.bound(node.bindings, env, primed)
-                key = loops[0][0] if len(loops) == 1 else f"({', '.join(l for l, _ in loops)})"
-                return f"function_of([({key}, {self.source(node.body, inner, primed)}){_for(loops)}])"
+                names = [local for local, _ in loops]
+                key = names[0] if len(names) == 1 else f"({', '.join(names)})"
+                body = self.source(node.body, inner, primed)
+                return f"function_of([({key}, {body}){_for(loops)}])"
             case Choose():
                 loops, inner = self.bound((Binding((node.name,), node.domain),), env, primed)
                 condition = self.source(node.condition, inner, primed)
@@ -341,7 +343,8 @@ class Expressions:
             case Apply(operator="\\cup", arguments=parts):
                 return f"({' or '.join(self.member(value, p, env, primed) for p in parts)})"
             case FunctionSet():
-                return f"is_function({value}, {self.source(of.domain, env, primed)}, {test(of.codomain)})"
+                domain = self.source(of.domain, env, primed)
+                return f"is_function({value}, {domain}, {test(of.codomain)})"
             case RecordSet():
                 fields = " and ".join(
                     self.member(f"{value}[{name!r}]", part, env, primed) for name, part in of.fields

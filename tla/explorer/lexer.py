@@ -40,7 +40,9 @@ def tokens_of(text: str, source: str) -> list[Token]:
         match = _TOKEN.match(text, position)
         column = position - line_start + 1
         if match is None or (match.lastgroup == "word" and match.group() not in SYMBOLS):
-            raise TlaError(f"{source}:{line}:{column}: cannot read {text[position : position + 8]!r}")
+            raise TlaError(
+                f"{source}:{line}:{column}: cannot read {text[position : position + 8]!r}"
+            )
         kind = match.lastgroup
         if kind == "newline":
             line, line_start = line + 1, match.end()

@@ -93,7 +93,7 @@ def record_set(fields: dict[str, Iterable[Value]]) -> frozenset[Value]:
 
 
 def choose(domain_: Iterable[Value], condition: Callable[[Value], bool]) -> Value:
-    """The first in a fixed order. Modules choose only where one value fits, so any order will do."""
+    """The first in a fixed order. Modules choose only where one value fits: any order will do."""
     for value in sorted(domain_, key=show):
         if condition(value):
             return value
