@@ -14,7 +14,7 @@ help:
 	@echo "make demo     a cluster of three processes on trial: 30 s of faults, then the verdict"
 	@echo "make test     lint, then every test but the nightly ones; the last ones start processes"
 	@echo "make quick    lint, and the tests without processes and without simulator"
-	@echo "make nightly  the long tests, 5,000 seeds, the zoo and ten trials, two hours"
+	@echo "make nightly  the long tests, 5,000 seeds, the zoo, the models and ten trials, three hours"
 	@echo "make lint     ruff and mypy"
 	@echo "make clean    remove what these made, data of clusters and runs excepted"
 
@@ -67,6 +67,8 @@ nightly: lint
 	@echo "== 5,000 seeds of the simulator, and the zoo"
 	@$(PROZESS) sim search --seeds 5000
 	@$(PROZESS) sim zoo
+	@echo "== the models"
+	@$(PROZESS) tla check --tier nightly
 	@echo "== ten trials of two minutes; a verdict other than valid ends this"
 	@rm -rf $(RUNS)
 	@for seed in 1 2 3 4 5 6 7 8 9 10; do \

@@ -1,4 +1,4 @@
-"""The wheel holds the four packages, whole, and nothing else."""
+"""The wheel holds the five packages, whole, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ["broker", "raft", "client", "chaos"]
+PACKAGES = ["broker", "raft", "client", "chaos", "tla"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -16,6 +16,7 @@ CONSTANTS
     MaxRecords,
     MaxEpoch,
     MaxCrashes,   \* process crashes and power losses together
+    MaxFences,    \* sessions that expire and followers that lag, together
     MaxDamages
 
 VARIABLES
@@ -31,10 +32,12 @@ VARIABLES
     dirty,        \* replicas that lost bytes they had counted, since they last registered
     committed,    \* ghost: all that was ever below the high watermark of a leader
     crashes,
+    fences,
     damages
 
 vars == <<leader, epoch, isr, elr, active, up, log, disk, synced, syncing, hw, ends, start, dirty,
-          committed, crashes, damages>>
+          committed, crashes, fences, damages>>
+bounds == <<crashes, fences, damages>>
 image == <<leader, epoch, isr, elr, active>>
 files == <<log, disk, synced, syncing>>
 
@@ -76,7 +79,12 @@ Settle(wanted, able, gone, reported) ==
 InBudget(members, gone, running) ==
     \E r \in members \ gone : Flush = "ack" \/ r \in running
 
+Disturb ==
+    /\ fences < MaxFences
+    /\ fences' = fences + 1
+
 Fence(r) ==
+    /\ Disturb
     /\ r \in active
     /\ active' = active \ {r}
     /\ Settle(IF isr = {r} THEN isr ELSE isr \ {r}, active', {}, ends)
@@ -100,18 +108,19 @@ Register(r) ==
            others == isr \ {r}
        IN  Settle(IF others = {} /\ ~isLost THEN isr ELSE others, active', gone,
                  [ends EXCEPT ![r] = IF Kept("forget-old-lives") THEN 0 ELSE @])
-    /\ UNCHANGED <<log, syncing, hw, committed, crashes, damages>>
+    /\ UNCHANGED <<log, syncing, hw, committed, bounds>>
 
 \* An active broker may lead again.
 Unfence(r) ==
     /\ r \in up \ active
     /\ active' = active \cup {r}
     /\ Settle(isr, active', {}, ends)
-    /\ UNCHANGED <<up, files, hw, dirty, committed, crashes, damages>>
+    /\ UNCHANGED <<up, files, hw, dirty, committed, bounds>>
 
 Leads(r) == leader = r /\ r \in up
 
 Shrink(f) ==
+    /\ Disturb
     /\ leader # NoLeader
     /\ Leads(leader)
     /\ f \in isr \ {leader}
@@ -126,7 +135,7 @@ Expand(f) ==
     /\ ends[f] >= hw[leader]
     /\ ends[f] >= start
     /\ Settle(isr \cup {f}, active, {}, ends)
-    /\ UNCHANGED <<active, up, files, hw, dirty, committed, crashes, damages>>
+    /\ UNCHANGED <<active, up, files, hw, dirty, committed, bounds>>
 
 -----------------------------------------------------------------------------
 (* Syncs                                                                     *)
@@ -136,7 +145,7 @@ Sync(r) ==
     /\ syncing[r] = {}
     /\ synced[r] < EndOffset(log[r])
     /\ syncing' = [syncing EXCEPT ![r] = {[of |-> log[r], counts |-> TRUE]}]
-    /\ UNCHANGED <<image, up, log, disk, synced, hw, ends, start, dirty, committed, crashes, damages>>
+    /\ UNCHANGED <<image, up, log, disk, synced, hw, ends, start, dirty, committed, bounds>>
 
 \* What was there when it began is on disk; it counts if nothing was cut since.
 Synced(r) ==
@@ -147,7 +156,7 @@ Synced(r) ==
                      THEN [synced EXCEPT ![r] =
                         Greatest(@, Least(EndOffset(s.of), EndOffset(log[r])))]
                      ELSE synced
-        /\ UNCHANGED <<image, up, log, hw, ends, start, dirty, committed, crashes, damages>>
+        /\ UNCHANGED <<image, up, log, hw, ends, start, dirty, committed, bounds>>
 
 \* A log is cut to `offset`.
 CutTo(r, offset) ==
@@ -166,8 +175,7 @@ Produce ==
     /\ Leads(leader)
     /\ EndOffset(log[leader]) < MaxRecords
     /\ log' = [log EXCEPT ![leader] = WithRecord(@, epoch)]
-    /\ UNCHANGED <<image, up, disk, synced, syncing, hw, ends, start, dirty, committed, crashes,
-                   damages>>
+    /\ UNCHANGED <<image, up, disk, synced, syncing, hw, ends, start, dirty, committed, bounds>>
 
 AdvanceHw ==
     /\ leader # NoLeader
@@ -179,7 +187,7 @@ AdvanceHw ==
             /\ low > hw[leader]
             /\ hw' = [hw EXCEPT ![leader] = low]
             /\ committed' = IF low > EndOffset(committed) THEN Cut(log[leader], low) ELSE committed
-    /\ UNCHANGED <<image, up, files, ends, start, dirty, crashes, damages>>
+    /\ UNCHANGED <<image, up, files, ends, start, dirty, bounds>>
 
 Fetch(f) ==
     /\ leader # NoLeader
@@ -199,7 +207,7 @@ Fetch(f) ==
                         ELSE hw[leader])]
                 /\ UNCHANGED <<disk, synced, syncing>>
     /\ <<log', ends', hw'>> # <<log, ends, hw>>
-    /\ UNCHANGED <<image, up, start, dirty, committed, crashes, damages>>
+    /\ UNCHANGED <<image, up, start, dirty, committed, bounds>>
 
 -----------------------------------------------------------------------------
 (* What processes and disks suffer                                           *)
@@ -216,7 +224,7 @@ Down(r) ==
 \* kill -9: all that was written can be read again, none of it became durable by that.
 ProcessCrash(r) ==
     /\ Down(r)
-    /\ UNCHANGED <<image, log, disk, synced, ends, start, dirty, committed, damages>>
+    /\ UNCHANGED <<image, log, disk, synced, ends, start, dirty, committed, fences, damages>>
 
 \* Unsynced bytes go wholly or partly, and bytes that were cut off may be there again. Recovery takes
 \* what continues the log: the expected offset, and no epoch below the last one.
@@ -231,7 +239,7 @@ PowerLoss(r) ==
     /\ disk' = [disk EXCEPT ![r] = log'[r]]
     /\ synced' = [synced EXCEPT ![r] = Least(@, EndOffset(log'[r]))]
     /\ dirty' = IF Flush = "async" /\ ~IsPrefix(log[r], log'[r]) THEN dirty \cup {r} ELSE dirty
-    /\ UNCHANGED <<image, ends, start, committed, damages>>
+    /\ UNCHANGED <<image, ends, start, committed, fences, damages>>
 
 \* A disk loses what it had said to have.
 Damage(r) ==
@@ -244,7 +252,7 @@ Damage(r) ==
     /\ synced' = [synced EXCEPT ![r] = Least(@, EndOffset(log'[r]))]
     /\ dirty' = dirty \cup {r}
     /\ InBudget(isr \cup elr, dirty', up)
-    /\ UNCHANGED <<image, up, syncing, hw, ends, start, committed, crashes>>
+    /\ UNCHANGED <<image, up, syncing, hw, ends, start, committed, crashes, fences>>
 
 -----------------------------------------------------------------------------
 
@@ -265,6 +273,7 @@ Init ==
     /\ dirty = {}
     /\ committed = <<>>
     /\ crashes = 0
+    /\ fences = 0
     /\ damages = 0
 
 Next ==

@@ -63,11 +63,14 @@ class Mutant:
     origin: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     unfair: bool = False
+    where: str = ""
+    """Tells apart two mutants that differ in their bounds only."""
 
     @property
     def name(self) -> str:
         what = "no fairness" if self.unfair else " + ".join(self.broken)
-        return f"{self.module} without {what}: {self.claim}"
+        bounds = f" ({self.where})" if self.where else ""
+        return f"{self.module} without {what}: {self.claim}{bounds}"
 
     @property
     def needs_tlc(self) -> bool:
@@ -172,8 +175,8 @@ MUTANTS = (
     Mutant("IsrValues", ("only-steps-of-isr",), "G3_RefinesIsr", "a write behind the log's back"),
     # -- IsrDisk ---------------------------------------------------------------------------------
     Mutant("IsrDisk", ("only-synced-counts",), "G1_CommittedIsHeld", "ack before sync"),
-    Mutant("IsrDisk", ("only-synced-counts",), "G1_CommittedIsHeld", "ack before sync, min ISR 1",
-           {"MinIsr": 1}),
+    Mutant("IsrDisk", ("only-synced-counts",), "G1_CommittedIsHeld", "ack before sync",
+           {"MinIsr": 1}, where="min ISR 1"),
     Mutant("IsrDisk", ("sync-after-recovery",), "G1_SyncedIsOnDisk",
            "recovered counted as durable"),
     Mutant("IsrDisk", ("sync-after-recovery",), "G1_CommittedIsHeld",

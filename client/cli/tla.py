@@ -75,7 +75,7 @@ def check(
 
     with expected(TlaError):
         runs = _runs(tier, only, config)
-        todo, left = _jobs(runs, engine)
+        todo, left = _jobs(runs, engine, compare=not write)
         started = time.monotonic()
         outcomes: list[Outcome] = []
         for outcome in judge_all(todo, jobs):
@@ -112,7 +112,9 @@ def _runs(tier: str, only: str, config: Path | None) -> list[Case | Mutant]:
     return runs
 
 
-def _jobs(runs: list[Case | Mutant], engine: str | None) -> tuple[list[Job], list[str]]:
+def _jobs(
+    runs: list[Case | Mutant], engine: str | None, compare: bool
+) -> tuple[list[Job], list[str]]:
     """What to run, long ones first, and the names of what only TLC can judge."""
     from tla.results import cost, expected_states, load
     from tla.runner import Job
@@ -134,7 +136,7 @@ def _jobs(runs: list[Case | Mutant], engine: str | None) -> tuple[list[Job], lis
     results = load()
     mine = [run for run in runs if tools is not None or not run.needs_tlc]
     mine.sort(key=lambda run: -cost(results, run))
-    jobs = [Job(run, tools, expected_states(results, run)) for run in mine]
+    jobs = [Job(run, tools, expected_states(results, run) if compare else None) for run in mine]
     return jobs, [run.name for run in runs if run not in mine]
 
 
