@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from tla.cases import FOLDER, Case, Mutant
-from tla.explorer.explore import Explorer, Found, actions_of
+from tla.explorer.explore import Found, actions_of, explore
 from tla.story import story
 from tla.tlc import run_tlc
 from tla.tools import Tools
@@ -50,7 +50,7 @@ def judge(job: Job) -> Outcome:
     config = run.config()
     started = time.monotonic()
     if job.tools is None:
-        found = Explorer(FOLDER, config).run()
+        found = explore(FOLDER, config)
     else:
         found = run_tlc(FOLDER, config, job.tools)
     seconds = time.monotonic() - started

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tla.errors import TlaError
-from tla.explorer.explore import Explorer
+from tla.explorer.explore import Found, explore
 from tla.explorer.parser import parse_module
 from tla.explorer.values import Function, function_of, model_value, show
 from tla.model import parse_config
@@ -33,10 +33,10 @@ Spec == Init /\\ [][Next]_vars
 CONFIG = "SPECIFICATION Spec\nCONSTANT Limit = {limit}\n{more}"
 
 
-def explore(tmp_path: Path, claims: str = "", more: str = "", limit: int = 4):
+def explored(tmp_path: Path, claims: str = "", more: str = "", limit: int = 4) -> Found:
     (tmp_path / "Counter.tla").write_text(COUNTER.format(claims=claims))
     config = parse_config(CONFIG.format(limit=limit, more=more), "Counter.cfg", "Counter")
-    return Explorer(tmp_path, config).run()
+    return explore(tmp_path, config)
 
 
 def value_of(tmp_path: Path, expression: str) -> str:
@@ -46,7 +46,7 @@ def value_of(tmp_path: Path, expression: str) -> str:
     text += "No == FALSE\n====\n"
     (tmp_path / "One.tla").write_text(text)
     config = parse_config("SPECIFICATION Spec\nINVARIANT No\n", "One.cfg", "One")
-    return Explorer(tmp_path, config).run().steps[0].state["x"]
+    return explore(tmp_path, config).steps[0].state["x"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_values(tmp_path: Path, expression: str, value: str) -> None:
 
 
 def test_all_states_are_found_and_actions_counted(tmp_path: Path) -> None:
-    found = explore(tmp_path)
+    found = explored(tmp_path)
     reached = {(0, frozenset())}
     frontier = list(reached)
     while frontier:
@@ -97,7 +97,7 @@ def test_all_states_are_found_and_actions_counted(tmp_path: Path) -> None:
 
 
 def test_the_way_to_a_broken_invariant_is_shortest(tmp_path: Path) -> None:
-    found = explore(tmp_path, "Low == n < 4", "INVARIANT Low")
+    found = explored(tmp_path, "Low == n < 4", "INVARIANT Low")
     assert found.broken == "Low"
     assert len(found.steps) == 3
     assert "Jump" in [step.action for step in found.steps]
@@ -105,13 +105,14 @@ def test_the_way_to_a_broken_invariant_is_shortest(tmp_path: Path) -> None:
 
 def test_a_step_that_is_no_step_of_the_other_module_is_found(tmp_path: Path) -> None:
     claims = "Slow == n' <= n + 2\nStart == n = 0\nAtMostTwo == Start /\\ [][Slow]_vars"
-    found = explore(tmp_path, claims, "PROPERTY AtMostTwo")
+    found = explored(tmp_path, claims, "PROPERTY AtMostTwo")
     assert found.broken == "AtMostTwo"
+    assert [step.action for step in found.steps] == ["Init", "Jump"]
     assert found.steps[-1].state["n"] == "3"
 
 
 def test_claims_about_behaviours_are_left_to_tlc(tmp_path: Path) -> None:
-    found = explore(tmp_path, "Ends == <>(n = Limit)", "PROPERTY Ends")
+    found = explored(tmp_path, "Ends == <>(n = Limit)", "PROPERTY Ends")
     assert found.unjudged == ("Ends",)
 
 
@@ -131,7 +132,7 @@ def test_what_is_wrong_is_said_with_its_place(
     tmp_path: Path, claims: str, more: str, message: str
 ) -> None:
     with pytest.raises(TlaError, match=message):
-        explore(tmp_path, claims, more)
+        explored(tmp_path, claims, more)
 
 
 def test_a_variable_that_a_step_forgets(tmp_path: Path) -> None:
@@ -139,14 +140,14 @@ def test_a_variable_that_a_step_forgets(tmp_path: Path) -> None:
     (tmp_path / "Counter.tla").write_text(text)
     config = parse_config(CONFIG.format(limit=2, more=""), "Counter.cfg", "Counter")
     with pytest.raises(TlaError, match="Jump does not say what becomes of seen"):
-        Explorer(tmp_path, config).run()
+        explore(tmp_path, config)
 
 
 def test_a_constant_without_a_value(tmp_path: Path) -> None:
     (tmp_path / "Counter.tla").write_text(COUNTER.format(claims=""))
     config = parse_config("SPECIFICATION Spec", "Counter.cfg", "Counter")
     with pytest.raises(TlaError, match="gives no value to Limit"):
-        Explorer(tmp_path, config).run()
+        explore(tmp_path, config)
 
 
 def test_lists_end_where_a_token_stands_left_of_their_bullets() -> None:

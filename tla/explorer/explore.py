@@ -6,8 +6,8 @@ can be.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tla.errors import TlaError
@@ -17,8 +17,6 @@ from tla.explorer.expressions import Env, Expressions
 from tla.explorer.syntax import Junction, Name, Node, Temporal
 from tla.explorer.values import EvaluationError, show
 from tla.model import Config, Step
-
-PROGRESS_STATES = 5_000
 
 
 @dataclass(slots=True)
@@ -35,109 +33,125 @@ class Found:
     """Properties that only TLC can judge: they are about whole behaviours."""
 
 
-@dataclass(slots=True)
-class Explorer:
-    """One module with one configuration. TlaError if either cannot be used."""
+Predicate = Callable[[State], bool]
+Relation = Callable[[State, State], bool]
 
-    folder: Path
-    config: Config
-    progress: Callable[[int, int], None] = lambda distinct, generated: None
-    _parents: dict[State, tuple[State | None, str]] = field(default_factory=dict)
 
-    def run(self) -> Found:
-        names = scope.load(self.folder, self.config.module)
-        expressions = Expressions(names, self.config.constants)
-        actions = Actions(expressions)
-        for assumption in names.assumptions:
-            code = f"def f():\n    return {expressions.source(assumption, Env())}\n"
-            if not expressions.compiled(code, "ASSUME")():
-                raise TlaError(f"{self.config.source}: an ASSUME of {self.config.module} is false")
-        invariants = [(name, self._invariant(expressions, name)) for name in self.config.invariants]
-        relations, starts, unjudged = [], [], []
-        for name in self.config.properties:
-            parts = _conjuncts(names, name)
-            for part in parts:
-                step = _step_of(part)
-                if step is not None:
-                    relations.append((name, actions.is_step(step)))
-                elif isinstance(part, Temporal):
-                    unjudged.append(name)
-                else:
-                    starts.append((name, self._predicate(expressions, name, part)))
-        initial, step = _specification(names, self.config.specification)
-        found = self._search(
-            actions.initial(initial), actions.steps(step), invariants, starts, relations
-        )
-        found.unjudged = tuple(dict.fromkeys(unjudged))
-        return found
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A module and its configuration, compiled."""
 
-    def _invariant(self, expressions: Expressions, name: str) -> Callable[[State], bool]:
-        if name not in expressions.names.definitions:
-            raise TlaError(f"{self.config.source}: {self.config.module} has no {name}")
-        return self._predicate(expressions, name, Name(name))
+    variables: tuple[str, ...]
+    initial: Callable[[], Iterator[tuple[str, State]]]
+    steps: Callable[[State], Iterator[tuple[str, State]]]
+    starts: tuple[tuple[str, Predicate], ...]
+    """What properties say of initial states."""
+    invariants: tuple[tuple[str, Predicate], ...]
+    relations: tuple[tuple[str, Relation], ...]
+    """What properties say of steps: [][A]_v."""
+    unjudged: tuple[str, ...]
 
-    def _predicate(
-        self, expressions: Expressions, name: str, node: Node
-    ) -> Callable[[State], bool]:
-        variables = "".join(f"v_{variable}, " for variable in expressions.names.variables)
-        source = expressions.source(node, Env())
-        return expressions.compiled(
-            f"def f(state):\n    ({variables}) = state\n    return {source}\n", name
-        )
 
-    def _search(  # type: ignore[no-untyped-def]
-        self, initial, steps, invariants, starts, relations
-    ) -> Found:
-        parents = self._parents
-        found = Found(0, 0, 0, {})
-        frontier: list[State] = []
-        for label, state in initial():
-            found.generated += 1
-            if state not in parents:
-                parents[state] = (None, label)
-                frontier.append(state)
-                found.broken = _first_broken((*invariants, *starts), state)
+def explore(folder: Path, config: Config) -> Found:
+    """Look at all states of `config.module` in `folder`. TlaError if it cannot be done."""
+    try:
+        model = _compiled(folder, config)
+        return _search(model)
+    except (EvaluationError, KeyError, NameError, TypeError) as error:
+        raise TlaError(f"{config.source}: {config.module} cannot be evaluated: {error}") from error
+
+
+def _compiled(folder: Path, config: Config) -> _Model:
+    names = scope.load(folder, config.module)
+    expressions = Expressions(names, config.constants)
+    actions = Actions(expressions)
+    for assumption in names.assumptions:
+        code = f"def f():\n    return {expressions.source(assumption, Env())}\n"
+        if not expressions.compiled(code, "ASSUME")():
+            raise TlaError(f"{config.source}: an ASSUME of {config.module} is false")
+    for name in config.invariants:
+        if name not in names.definitions:
+            raise TlaError(f"{config.source}: {config.module} has no {name}")
+    initial, step = _specification(names, config.specification)
+    starts: list[tuple[str, Predicate]] = []
+    relations: list[tuple[str, Relation]] = []
+    unjudged: dict[str, None] = {}
+    for name in config.properties:
+        for part in _conjuncts(names, name):
+            of_steps = _step_of(part)
+            if of_steps is not None:
+                relations.append((name, actions.is_step(of_steps)))
+            elif isinstance(part, Temporal):
+                unjudged[name] = None
+            else:
+                starts.append((name, _predicate(expressions, name, part)))
+    return _Model(
+        variables=tuple(names.variables),
+        initial=actions.initial(initial),
+        steps=actions.steps(step),
+        starts=tuple(starts),
+        invariants=tuple((n, _predicate(expressions, n, Name(n))) for n in config.invariants),
+        relations=tuple(relations),
+        unjudged=tuple(unjudged),
+    )
+
+
+def _predicate(expressions: Expressions, name: str, node: Node) -> Predicate:
+    variables = "".join(f"v_{variable}, " for variable in expressions.names.variables)
+    source = expressions.source(node, Env())
+    code = f"def f(state):\n    ({variables}) = state\n    return {source}\n"
+    return expressions.compiled(code, name)
+
+
+def _search(model: _Model) -> Found:
+    found = Found(0, 0, 0, {}, unjudged=model.unjudged)
+    # How each state was first reached: from where, and by which action.
+    parents: dict[State, tuple[State | None, str]] = {}
+    frontier: list[State] = []
+    for label, state in model.initial():
+        found.generated += 1
+        if state not in parents:
+            parents[state] = (None, label)
+            frontier.append(state)
+            found.broken = _first_broken((*model.invariants, *model.starts), state)
+            if found.broken:
+                return _ended(found, model, parents, (None, label, state))
+    while frontier:
+        found.depth += 1
+        reached: list[State] = []
+        for state in frontier:
+            for label, after in model.steps(state):
+                found.generated += 1
+                found.taken[label] = found.taken.get(label, 0) + 1
+                for name, is_step in model.relations:
+                    if after != state and not is_step(state, after):
+                        found.broken = name
+                if after not in parents:
+                    parents[after] = (state, label)
+                    reached.append(after)
+                    found.broken = found.broken or _first_broken(model.invariants, after)
                 if found.broken:
-                    return self._end(found, state)
-        while frontier:
-            found.depth += 1
-            reached: list[State] = []
-            for state in frontier:
-                for label, after in steps(state):
-                    found.generated += 1
-                    found.taken[label] = found.taken.get(label, 0) + 1
-                    if relations and after != state:
-                        for name, is_step in relations:
-                            if not is_step(state, after):
-                                found.broken = name
-                    is_new = after not in parents
-                    if is_new:
-                        parents[after] = (state, label)
-                        reached.append(after)
-                        if not found.broken:
-                            found.broken = _first_broken(invariants, after)
-                        if len(parents) % PROGRESS_STATES == 0:
-                            self.progress(len(parents), found.generated)
-                    if found.broken:
-                        if not is_new:
-                            parents[after] = (state, label)
-                        return self._end(found, after)
-            frontier = reached
-        return self._end(found, None)
+                    return _ended(found, model, parents, (state, label, after))
+        frontier = reached
+    return _ended(found, model, parents, None)
 
-    def _end(self, found: Found, state: State | None) -> Found:
-        found.distinct = len(self._parents)
-        steps: list[Step] = []
-        names = scope.load(self.folder, self.config.module).variables
-        seen: set[State] = set()
-        while state is not None and state not in seen:
-            seen.add(state)
-            parent, label = self._parents[state]
-            shown = map(show, state)
-            steps.append(Step(label, dict(zip(names, shown, strict=True))))
-            state = parent
-        found.steps = tuple(reversed(steps))
-        return found
+
+def _ended(
+    found: Found,
+    model: _Model,
+    parents: dict[State, tuple[State | None, str]],
+    last: tuple[State | None, str, State] | None,
+) -> Found:
+    """`found` with its counts and, if something broke, the way to it: `last` is its last step."""
+    found.distinct = len(parents)
+    steps = []
+    while last is not None:
+        before, label, state = last
+        shown = map(show, state)
+        steps.append(Step(label, dict(zip(model.variables, shown, strict=True))))
+        last = None if before is None else (*parents[before], before)
+    found.steps = tuple(reversed(steps))
+    return found
 
 
 def actions_of(folder: Path, module: str) -> tuple[str, ...]:
