@@ -154,6 +154,9 @@ GrantPreVote(v, c) ==
     /\ rash' = (rash \/ v \in hears)
     /\ UNCHANGED <<role, memory, commit, hears, asked, appends, wiped, committed, restarts, wipes>>
 
+Request(c, newTerm) ==
+    [term |-> newTerm, from |-> c, lastTerm |-> LastTerm(log[c]), lastIndex |-> Len(log[c])]
+
 Campaign(c) ==
     /\ c \in Campaigners
     /\ MayAct(c)
@@ -164,10 +167,19 @@ Campaign(c) ==
     /\ role' = [role EXCEPT ![c] = "candidate"]
     /\ pre' = [pre EXCEPT ![c] = {}]
     /\ Remember(c, term[c] + 1, c, log[c])
-    /\ asked' = asked \cup {[term |-> term[c] + 1, from |-> c, lastTerm |-> LastTerm(log[c]),
-                             lastIndex |-> Len(log[c])]}
+    /\ asked' = IF SlowDisk THEN asked ELSE asked \cup {Request(c, term[c] + 1)}
     /\ rash' = (rash \/ (Deafness /\ ~IsMajority(pre[c])))
     /\ UNCHANGED <<commit, hears, appends, wiped, committed, restarts, wipes>>
+
+\* A request speaks for the candidate's own vote: it leaves once that is on disk. Else a candidate that
+\* was elected by the others could crash, forget the term, and be elected in it again.
+AskForVotes(c) ==
+    /\ SlowDisk
+    /\ role[c] = "candidate"
+    /\ Rule("request-after-sync", disk[c].term = term[c] /\ disk[c].vote = c)
+    /\ Request(c, term[c]) \notin asked
+    /\ asked' = asked \cup {Request(c, term[c])}
+    /\ UNCHANGED <<role, memory, commit, hears, pre, appends, rest>>
 
 \* A request arrives: its term is taken, a vote is given at most once in it.
 Vote(v, m) ==
@@ -308,7 +320,8 @@ Init ==
 Next ==
     \/ \E v \in Voters :
         \/ Persist(v) \/ TellVote(v) \/ Confirm(v)
-        \/ Silence(v) \/ PreCampaign(v) \/ Campaign(v) \/ BecomeLeader(v)
+        \/ Silence(v) \/ PreCampaign(v) \/ Campaign(v) \/ AskForVotes(v)
+        \/ BecomeLeader(v)
         \/ StepDown(v) \/ CheckQuorum(v) \/ Propose(v)
         \/ Restart(v) \/ Wipe(v)
     \/ \E v, c \in Voters : GrantPreVote(v, c)
