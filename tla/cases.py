@@ -19,6 +19,11 @@ from tla.model import Config, read_config
 FOLDER = Path(__file__).parent
 
 
+def base_config(module: str) -> Config:
+    """The module's own configuration, which cases and mutants start from."""
+    return read_config(FOLDER / "cfg" / f"{module}.cfg", module)
+
+
 class Tier(Enum):
     """Each includes the ones before it. 60 seconds, 8 minutes, an hour."""
 
@@ -41,7 +46,7 @@ class Case:
     """A configuration that is not ours; ours are in `cfg`."""
 
     def config(self) -> Config:
-        config = read_config(self.path or FOLDER / "cfg" / f"{self.module}.cfg", self.module)
+        config = read_config(self.path, self.module) if self.path else base_config(self.module)
         config = config.with_constants(**self.changes)
         return config.about_behaviours(self.liveness) if self.liveness else config
 
@@ -77,7 +82,7 @@ class Mutant:
         return self.unfair
 
     def config(self) -> Config:
-        config = read_config(FOLDER / "cfg" / f"{self.module}.cfg", self.module)
+        config = base_config(self.module)
         config = config.with_constants(**{**self.changes, "Broken": frozenset(self.broken)})
         if self.unfair:
             return config.about_behaviours((self.claim,), specification=config.specification)

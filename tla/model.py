@@ -35,7 +35,6 @@ class Config:
     constants: dict[str, Any] = field(default_factory=dict)
     invariants: tuple[str, ...] = ()
     properties: tuple[str, ...] = ()
-    symmetry: str = ""
 
     def with_constants(self, **changes: Any) -> Config:
         unknown = [name for name in changes if name not in self.constants]
@@ -57,8 +56,6 @@ class Config:
     def text(self) -> str:
         """The configuration as TLC reads it."""
         lines = [f"SPECIFICATION {self.specification}", "CHECK_DEADLOCK FALSE"]
-        if self.symmetry:
-            lines.append(f"SYMMETRY {self.symmetry}")
         lines += [f"CONSTANT {name} = {show(value)}" for name, value in self.constants.items()]
         lines += [f"INVARIANT {name}" for name in self.invariants]
         lines += [f"PROPERTY {name}" for name in self.properties]
@@ -91,8 +88,8 @@ def parse_config(text: str, source: str, module: str) -> Config:
             found["invariants"] += (word,)
         elif section.startswith("PROPERT"):
             found["properties"] += (word,)
-        elif section in ("SPECIFICATION", "SYMMETRY"):
-            found[section.lower()] = word
+        elif section == "SPECIFICATION":
+            found["specification"] = word
         elif section == "CHECK_DEADLOCK":
             if word != "FALSE":
                 raise TlaError(f"{source}: our models end where their bounds end: no deadlocks")

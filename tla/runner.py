@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from tla.cases import FOLDER, Case, Mutant
+from tla.cases import FOLDER, Case, Mutant, base_config
 from tla.explorer.explore import Found, actions_of, explore
 from tla.story import story
 from tla.tlc import run_tlc
@@ -92,7 +92,7 @@ def never_taken(outcomes: Sequence[Outcome]) -> dict[str, tuple[str, ...]]:
         if outcome.engine == "explorer":
             taken.setdefault(outcome.module, set()).update(outcome.actions)
     missing = {
-        module: tuple(name for name in actions_of(FOLDER, module) if name not in seen)
+        module: tuple(name for name in actions_of(FOLDER, base_config(module)) if name not in seen)
         for module, seen in taken.items()
     }
     return {module: names for module, names in missing.items() if names}

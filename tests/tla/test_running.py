@@ -51,6 +51,7 @@ def test_a_configuration_is_read_and_written_alike() -> None:
         ("SPECIFICATION Spec\nCONSTANT A =", "the last constant has no value"),
         ("SPECIFICATION Spec\nCONSTANT A = ; B = 2", "T.cfg:2: cannot read ';'"),
         ("Spec", "'Spec' stands in no section"),
+        ("SPECIFICATION Spec\nSYMMETRY Perms", "'Perms' stands in no section"),
     ],
 )
 def test_a_broken_configuration_is_refused(text: str, message: str) -> None:

@@ -7,11 +7,12 @@ other conjunct is a condition. Disjunctions and \\E are the places where a step 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tla.errors import TlaError
 from tla.explorer.expressions import Env, Expressions
+from tla.explorer.names import name_of
 from tla.explorer.syntax import (
     Apply,
     If,
@@ -27,9 +28,27 @@ from tla.explorer.syntax import (
 )
 
 State = tuple[Any, ...]
-Continue = Callable[[frozenset[str], int, str], None]
-"""Emits what comes after: given what is assigned, the depth of the code, and the action's name."""
 INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in the code the next conjunct goes, and what is settled there."""
+
+    depth: int
+    env: Env = field(default_factory=Env)
+    """The bound names in sight."""
+    assigned: frozenset[str] = frozenset()
+    """Variables that have their new value."""
+    label: str = ""
+    """The action's name, once it is known."""
+
+    def deeper(self) -> _Place:
+        return replace(self, depth=self.depth + 1)
+
+
+Continue = Callable[[_Place], None]
+"""Emits what comes after."""
 
 
 @dataclass(slots=True)
@@ -56,7 +75,7 @@ class Actions:
         self._start(("state", "after"), "p")
         self._line(1, f"{_targets('p', variables)} = after")
         body = self.expressions.names.definitions[name].body
-        self._emit(body, Env(), frozenset(variables), 1, name, self._found)
+        self._emit(body, _Place(1, assigned=frozenset(variables), label=name), self._found)
         self._line(1, "return False")
         return self._finish(name)
 
@@ -81,7 +100,7 @@ class Actions:
         if name not in self.expressions.names.definitions:
             raise TlaError(f"{name} is not defined")
         self._start(arguments, mark)
-        self._emit(Name(name), Env(), frozenset(), 1, "", self._yield)
+        self._emit(Name(name), _Place(1), self._yield)
         self._line(1, "return")
         self._line(1, "yield")
         return self._finish(name)
@@ -89,108 +108,82 @@ class Actions:
     def _line(self, depth: int, text: str) -> None:
         self._lines.append(INDENT * depth + text)
 
-    def _yield(self, assigned: frozenset[str], depth: int, label: str) -> None:
-        missing = [name for name in self._variables if name not in assigned]
+    def _yield(self, at: _Place) -> None:
+        missing = [name for name in self._variables if name not in at.assigned]
         if missing:
-            raise TlaError(f"{label} does not say what becomes of {', '.join(missing)}")
-        self.labels.append(label)
-        self._line(depth, f"yield {label!r}, {_targets(self._mark, self._variables)}")
+            raise TlaError(f"{at.label} does not say what becomes of {', '.join(missing)}")
+        self.labels.append(at.label)
+        self._line(at.depth, f"yield {at.label!r}, {_targets(self._mark, self._variables)}")
 
-    def _found(self, assigned: frozenset[str], depth: int, label: str) -> None:
-        self._line(depth, "return True")
+    def _found(self, at: _Place) -> None:
+        self._line(at.depth, "return True")
 
     # -- actions -----------------------------------------------------------------------------------
 
-    def _emit(
-        self,
-        node: Node,
-        env: Env,
-        assigned: frozenset[str],
-        depth: int,
-        label: str,
-        then: Continue,
-    ) -> None:
+    def _emit(self, node: Node, at: _Place, then: Continue) -> None:
+        """Code for `node` at a place; `then` emits, at each way out of it, what follows."""
         match node:
             case Junction(symbol="/\\"):
-                self._conjuncts(node.items, env, assigned, depth, label, then)
-                return
+                self._conjuncts(node.items, at, then)
             case Junction(symbol="\\/") if self._acts(node):
                 for item in node.items:
-                    self._emit(item, env, assigned, depth, label, then)
-                return
+                    self._emit(item, at, then)
             case Quantified(symbol="\\E") if self._acts(node):
-                loops, inner = self.expressions.bound(node.bindings, env)
+                loops, inner = self.expressions.bound(node.bindings, at.env)
                 for local, domain in loops:
-                    self._line(depth, f"for {local} in {domain}:")
-                    depth += 1
-                self._emit(node.body, inner, assigned, depth, label, then)
-                return
+                    self._line(at.depth, f"for {local} in {domain}:")
+                    at = at.deeper()
+                self._emit(node.body, replace(at, env=inner), then)
             case If() if self._acts(node):
-                self._line(depth, f"if {self.expressions.source(node.condition, env)}:")
-                self._emit(node.then, env, assigned, depth + 1, label, then)
-                self._line(depth, "else:")
-                self._emit(node.otherwise, env, assigned, depth + 1, label, then)
-                return
+                self._line(at.depth, f"if {self.expressions.source(node.condition, at.env)}:")
+                self._emit(node.then, at.deeper(), then)
+                self._line(at.depth, "else:")
+                self._emit(node.otherwise, at.deeper(), then)
             case Let() if self._acts(node):
-                inner = Env(env)
-                for definition in node.definitions:
-                    if definition.parameters:
-                        self.expressions.define_macro(definition, inner)
-                        continue
-                    local = self.expressions.fresh(definition.name)
-                    value = self.expressions.source(definition.body, inner)
-                    self._line(depth, f"{local} = {value}")
-                    inner[definition.name] = local
-                self._emit(node.body, inner, assigned, depth, label, then)
-                return
+                self._let(node, at, then)
             case Unchanged():
-                self._unchanged(node.body, env, assigned, depth, label, then)
-                return
+                self._unchanged(node.body, at, then)
             case Name() | Apply() if self._called(node) is not None:
-                self._inline(node, env, assigned, depth, label, then)
-                return
+                self._inline(node, at, then)
             case Temporal(symbol="[A]_v"):
-                self._emit(node.parts[0], env, assigned, depth, label, then)
-                return
-        self._assign_or_test(node, env, assigned, depth, label, then)
+                self._emit(node.parts[0], at, then)
+            case _:
+                self._assign_or_test(node, at, then)
 
     def _acts(self, node: Node) -> bool:
         return self._mark == "v" or self.expressions.is_action(node)
 
-    def _conjuncts(
-        self,
-        items: tuple[Node, ...],
-        env: Env,
-        assigned: frozenset[str],
-        depth: int,
-        label: str,
-        then: Continue,
-    ) -> None:
+    def _conjuncts(self, items: tuple[Node, ...], at: _Place, then: Continue) -> None:
         if not items:
-            then(assigned, depth, label)
+            then(at)
             return
+        # What a conjunct binds is its own: the next one sees the names that this one saw.
+        self._emit(
+            items[0],
+            at,
+            lambda after: self._conjuncts(items[1:], replace(after, env=at.env), then),
+        )
 
-        def rest(assigned: frozenset[str], depth: int, label: str) -> None:
-            self._conjuncts(items[1:], env, assigned, depth, label, then)
-
-        self._emit(items[0], env, assigned, depth, label, rest)
+    def _let(self, node: Let, at: _Place, then: Continue) -> None:
+        inner = Env(at.env)
+        for definition in node.definitions:
+            if definition.parameters:
+                self.expressions.define_macro(definition, inner)
+                continue
+            local = self.expressions.fresh(definition.name)
+            value = self.expressions.source(definition.body, inner)
+            self._line(at.depth, f"{local} = {value}")
+            inner[definition.name] = local
+        self._emit(node.body, replace(at, env=inner), then)
 
     def _called(self, node: Name | Apply) -> str | None:
         """The definition that is an action and is used here, if any."""
-        name = node.text if isinstance(node, Name) else node.operator
+        name = name_of(node)
         if name in self.expressions.names.definitions and self._acts(node):
             return name
         return None
 
-    def _inline(
-        self,
-        node: Name | Apply,
-        env: Env,
-        assigned: frozenset[str],
-        depth: int,
-        label: str,
-        then: Continue,
-    ) -> None:
+    def _inline(self, node: Name | Apply, at: _Place, then: Continue) -> None:
         name = self._called(node)
         assert name is not None
         definition = self.expressions.names.definitions[name]
@@ -198,10 +191,11 @@ class Actions:
         arguments = node.arguments if isinstance(node, Apply) else ()
         for parameter, argument in zip(definition.parameters, arguments, strict=True):
             inner[parameter] = self.expressions.fresh(parameter)
-            self._line(depth, f"{inner[parameter]} = {self.expressions.source(argument, env)}")
-        if not label and not self._only_chooses(definition.body):
-            label = name
-        self._emit(definition.body, inner, assigned, depth, label, then)
+            self._line(
+                at.depth, f"{inner[parameter]} = {self.expressions.source(argument, at.env)}"
+            )
+        label = at.label or ("" if self._only_chooses(definition.body) else name)
+        self._emit(definition.body, replace(at, env=inner, label=label), then)
 
     def _only_chooses(self, node: Node) -> bool:
         """A disjunction of named actions has no name of its own."""
@@ -211,48 +205,30 @@ class Actions:
             return all(self._only_chooses(item) for item in node.items)
         return isinstance(node, Name | Apply) and self._called(node) is not None
 
-    def _unchanged(
-        self,
-        node: Node,
-        env: Env,
-        assigned: frozenset[str],
-        depth: int,
-        label: str,
-        then: Continue,
-    ) -> None:
+    def _unchanged(self, node: Node, at: _Place, then: Continue) -> None:
         if isinstance(node, TupleOf):
-            equal = tuple(Unchanged(item) for item in node.items)
-            self._conjuncts(equal, env, assigned, depth, label, then)
+            self._conjuncts(tuple(Unchanged(item) for item in node.items), at, then)
         elif isinstance(node, Name) and node.text in self.expressions.names.definitions:
-            body = self.expressions.names.definitions[node.text].body
-            self._unchanged(body, env, assigned, depth, label, then)
+            self._unchanged(self.expressions.names.definitions[node.text].body, at, then)
         else:
-            same = Apply("=", (Prime(node), node))
-            self._assign_or_test(same, env, assigned, depth, label, then)
+            self._assign_or_test(Apply("=", (Prime(node), node)), at, then)
 
-    def _assign_or_test(
-        self,
-        node: Node,
-        env: Env,
-        assigned: frozenset[str],
-        depth: int,
-        label: str,
-        then: Continue,
-    ) -> None:
+    def _assign_or_test(self, node: Node, at: _Place, then: Continue) -> None:
         if isinstance(node, Apply) and node.operator in ("=", "\\in"):
-            target = self._target(node.arguments[0], env)
-            if target is not None and target not in assigned:
+            target = self._target(node.arguments[0], at.env)
+            if target is not None and target not in at.assigned:
+                settled = replace(at, assigned=at.assigned | {target})
                 if node.operator == "=":
-                    value = self.expressions.source(node.arguments[1], env)
-                    self._line(depth, f"{self._mark}_{target} = {value}")
+                    value = self.expressions.source(node.arguments[1], at.env)
+                    self._line(at.depth, f"{self._mark}_{target} = {value}")
+                    then(settled)
                 else:
-                    domain = self.expressions.domain(node.arguments[1], env)
-                    self._line(depth, f"for {self._mark}_{target} in {domain}:")
-                    depth += 1
-                then(assigned | {target}, depth, label)
+                    domain = self.expressions.domain(node.arguments[1], at.env)
+                    self._line(at.depth, f"for {self._mark}_{target} in {domain}:")
+                    then(settled.deeper())
                 return
-        self._line(depth, f"if {self.expressions.source(node, env)}:")
-        then(assigned, depth + 1, label)
+        self._line(at.depth, f"if {self.expressions.source(node, at.env)}:")
+        then(at.deeper())
 
     def _target(self, node: Node, env: Env) -> str | None:
         """The variable that `node` names after the step (or at the start), if it is one."""

@@ -154,12 +154,11 @@ def _ended(
     return found
 
 
-def actions_of(folder: Path, module: str) -> tuple[str, ...]:
-    """The names of all actions that a module's next-state relation is made of."""
-    names = scope.load(folder, module)
-    specification = next(n for n in ("SpecValues", "Spec") if n in names.definitions)
-    _, step = _specification(names, specification)
-    actions = Actions(Expressions(names, dict.fromkeys(names.constants, 0)))
+def actions_of(folder: Path, config: Config) -> tuple[str, ...]:
+    """The names of all actions that a specification's next-state relation is made of."""
+    names = scope.load(folder, config.module)
+    _, step = _specification(names, config.specification)
+    actions = Actions(Expressions(names, config.constants))
     actions.steps(step)
     return tuple(dict.fromkeys(actions.labels))
 
@@ -182,7 +181,7 @@ def _conjuncts(names: scope.Names, name: str) -> tuple[Node, ...]:
     items = node.items if isinstance(node, Junction) else (node,)
     opened: list[Node] = []
     for item in items:
-        if isinstance(item, Name) and isinstance(names.definitions.get(item.text), object):
+        if isinstance(item, Name) and item.text in names.definitions:
             inner = names.definitions[item.text].body
             if isinstance(inner, Temporal | Junction) and _is_temporal(inner):
                 opened += _conjuncts(names, item.text)

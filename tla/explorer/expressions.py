@@ -121,15 +121,7 @@ class Expressions:
         return f"l{next(self._fresh)}_{''.join(c for c in name if c.isalnum())}"
 
     def is_action(self, node: Node) -> bool:
-        if isinstance(node, Name | Apply):
-            name = node.text if isinstance(node, Name) else node.operator
-            if name in self.names.definitions:
-                if name not in self._actions:
-                    body = self.names.definitions[name].body
-                    self._actions[name] = scope.is_action(body, self.names.definitions)
-                if self._actions[name]:
-                    return True
-        return scope.is_action(node, self.names.definitions)
+        return scope.is_action(node, self.names, self._actions)
 
     def variables_of(self, definition: Definition) -> list[str]:
         found = scope.variables_of(Name(definition.name), self.names, self._variables)
@@ -246,18 +238,18 @@ class Expressions:
 
     def _let(self, node: Let, env: Env, primed: bool) -> str:
         inner = Env(env)
-        source = "{}"
+        bound: list[tuple[str, str]] = []
         for definition in node.definitions:
             if definition.parameters:
                 self.define_macro(definition, inner)
                 continue
             local = self.fresh(definition.name)
-            value = self.source(definition.body, inner, primed)
+            bound.append((local, self.source(definition.body, inner, primed)))
             inner[definition.name] = local
-            escaped = value.replace("{", "{{").replace("}", "}}")
-            source = source.format(f"(lambda {local}: {{}})({escaped})")
-        body = self.source(node.body, inner, primed)
-        return f"({source.format(body)})"
+        source = self.source(node.body, inner, primed)
+        for local, value in reversed(bound):
+            source = f"(lambda {local}: {source})({value})"
+        return f"({source})"
 
     def define_macro(self, definition: Definition, env: Env) -> None:
         """A definition of a LET with parameters: written out wherever it is used."""

@@ -6,7 +6,7 @@ place of `v`: this is how a refinement is checked, by evaluating M's actions on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tla.explorer.syntax import (
     Name,
     Node,
     Prime,
-    Temporal,
+    Unchanged,
 )
 
 STANDARD = frozenset({"Naturals", "Integers", "FiniteSets", "Sequences", "TLC"})
@@ -73,12 +73,9 @@ def _extend(folder: Path, module_name: str, names: Names, seen: set[str]) -> Non
 
 def _instantiate(folder: Path, instance: Instance) -> dict[str, Definition]:
     inner = load(folder, instance.module)
-    missing = [
-        name
-        for name in (*inner.constants, *inner.variables)
-        if name not in instance.substitutions and name in inner.variables
-    ]
-    outer = {name: Name(name) for name in (*inner.constants, *missing)} | instance.substitutions
+    # A name without a substitution means what it means outside.
+    outer: dict[str, Node] = {name: Name(name) for name in (*inner.constants, *inner.variables)}
+    outer |= instance.substitutions
     prefix = f"{instance.name}!"
 
     def rename(node: Node, bound: frozenset[str]) -> Node:
@@ -89,8 +86,6 @@ def _instantiate(folder: Path, instance: Instance) -> dict[str, Definition]:
                 return Name(prefix + node.text)
         if isinstance(node, Apply) and node.operator in inner.definitions:
             return Apply(prefix + node.operator, tuple(rename(a, bound) for a in node.arguments))
-        if isinstance(node, Temporal) and node.symbol == "[A]_v":
-            return Temporal(node.symbol, tuple(rename(part, bound) for part in node.parts))
         return children_mapped(node, lambda child: rename(child, bound))
 
     return {
@@ -145,24 +140,29 @@ def bound_in(node: Node) -> frozenset[str]:
     return frozenset(names).union(*(bound_in(child) for child in children_of(node)))
 
 
-def is_action(node: Node, definitions: Mapping[str, Definition]) -> bool:
-    """Whether it speaks of two states: something in it is primed or unchanged."""
-    if type(node).__name__ in ("Prime", "Unchanged"):
+def name_of(node: Node) -> str:
+    """What a name or an application refers to; "" for anything else."""
+    return node.text if isinstance(node, Name) else node.operator if isinstance(node, Apply) else ""
+
+
+def is_action(node: Node, names: Names, known: dict[str, bool]) -> bool:
+    """Whether it speaks of two states: something in it is primed or unchanged, through definitions
+    too. `known` keeps the answers about these."""
+    if isinstance(node, Prime | Unchanged):
         return True
-    if isinstance(node, Name | Apply):
-        name = node.text if isinstance(node, Name) else node.operator
-        if name in definitions and is_action(definitions[name].body, definitions):
+    name = name_of(node)
+    if name in names.definitions:
+        if name not in known:
+            known[name] = is_action(names.definitions[name].body, names, known)
+        if known[name]:
             return True
-    return any(is_action(child, definitions) for child in children_of(node))
+    return any(is_action(child, names, known) for child in children_of(node))
 
 
-def variables_of(
-    node: Node, names: Names, known: dict[str, frozenset[str]] | None = None
-) -> frozenset[str]:
-    """The variables that the value depends on, through definitions too."""
-    known = {} if known is None else known
+def variables_of(node: Node, names: Names, known: dict[str, frozenset[str]]) -> frozenset[str]:
+    """The variables that the value depends on, through definitions too; `known` as above."""
     found: set[str] = set()
-    name = node.text if isinstance(node, Name) else node.operator if isinstance(node, Apply) else ""
+    name = name_of(node)
     if name in names.variables:
         found.add(name)
     elif name in names.definitions:
@@ -175,15 +175,3 @@ def variables_of(
     for child in children_of(node):
         found |= variables_of(child, names, known)
     return frozenset(found)
-
-
-__all__ = [
-    "Names",
-    "Prime",
-    "bound_in",
-    "children_mapped",
-    "children_of",
-    "is_action",
-    "load",
-    "variables_of",
-]
