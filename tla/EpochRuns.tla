@@ -4,11 +4,7 @@
 (* is one leader per epoch, so epoch and offset name a record; IsrValues     *)
 (* shows that nothing is lost by leaving out the records themselves.         *)
 
-EXTENDS Naturals, Sequences, FiniteSets
-
-Least(a, b) == IF a < b THEN a ELSE b
-
-Greatest(a, b) == IF a > b THEN a ELSE b
+EXTENDS Naturals, Sequences, FiniteSets, Order
 
 EndOffset(log) == IF log = <<>> THEN 0 ELSE log[Len(log)][2]
 

@@ -7,7 +7,7 @@
 (* Assumed, and shown in Isr: a new leader has a beginning of the old one's   *)
 (* log, and in it all that is committed.                                      *)
 
-EXTENDS Naturals, FiniteSets, Sequences, Rules
+EXTENDS Naturals, FiniteSets, Sequences, Order, Rules
 
 CONSTANTS
     InFlight,      \* max.in.flight.requests
@@ -36,8 +36,6 @@ Ids == 1..MaxIds
 Unknown == [epoch |-> 0, kept |-> <<>>]
 
 Batch(record) == [id |-> id, epoch |-> epoch, sequence |-> next, record |-> record]
-
-Least(a, b) == IF a < b THEN a ELSE b
 
 -----------------------------------------------------------------------------
 (* The broker's table                                                        *)

@@ -6,7 +6,7 @@
 (* at any later time, a request or an append can arrive late, twice, or      *)
 (* never. An append is any beginning of what the leader of its term has.     *)
 
-EXTENDS Naturals, FiniteSets, Sequences, Rules
+EXTENDS Naturals, FiniteSets, Sequences, Order, Rules
 
 CONSTANTS
     Voters,
@@ -46,9 +46,6 @@ rest == <<wiped, committed, rash, restarts, wipes>>
 NoVote == 0
 Terms == 1..MaxTerm
 
-Least(a, b) == IF a < b THEN a ELSE b
-Greatest(a, b) == IF a > b THEN a ELSE b
-
 IsMajority(voters) == 2 * Cardinality(voters) > Cardinality(Voters)
 
 LastTerm(entries) == IF entries = <<>> THEN 0 ELSE entries[Len(entries)]
@@ -87,12 +84,12 @@ Follow(v) ==
 -----------------------------------------------------------------------------
 (* Disks                                                                     *)
 
-OnDisk(v) == disk[v] = [term |-> term[v], vote |-> vote[v], log |-> log[v]]
+InMemory(v) == [term |-> term[v], vote |-> vote[v], log |-> log[v]]
 
 Persist(v) ==
     /\ SlowDisk
-    /\ ~OnDisk(v)
-    /\ disk' = [disk EXCEPT ![v] = [term |-> term[v], vote |-> vote[v], log |-> log[v]]]
+    /\ disk[v] # InMemory(v)
+    /\ disk' = [disk EXCEPT ![v] = InMemory(v)]
     /\ UNCHANGED <<role, term, vote, log, commit, hears, pre, asked, granted, appends, rest>>
 
 \* A vote, also for oneself, leaves once it is on disk.
@@ -209,7 +206,7 @@ BecomeLeader(c) ==
     /\ Hold(c, term[c], Len(log'[c]))
     /\ UNCHANGED <<commit, pre, asked, decided, rest>>
 
-KeepVote(l) ==
+LeaveOffice(l) ==
     /\ Follow(l)
     /\ Remember(l, term[l], IF Kept("step-down-keeps-vote") THEN vote[l] ELSE NoVote, log[l])
     /\ UNCHANGED <<commit, hears, asked, appends, rest>>
@@ -218,13 +215,13 @@ KeepVote(l) ==
 StepDown(l) ==
     /\ role[l] \in {"leader", "candidate"}
     /\ ~InTurns
-    /\ KeepVote(l)
+    /\ LeaveOffice(l)
 
 \* No majority can answer a leader of an older term.
 CheckQuorum(l) ==
     /\ role[l] = "leader"
     /\ IsMajority({v \in Voters : term[v] > term[l]})
-    /\ KeepVote(l)
+    /\ LeaveOffice(l)
 
 -----------------------------------------------------------------------------
 (* Replication                                                               *)
@@ -251,7 +248,8 @@ Store(v, t, n) ==
            /\ Hold(v, t, n)
     /\ Follow(v)
     /\ hears' = IF Deafness THEN hears \cup {v} ELSE hears
-    /\ <<term', log', commit', role', hears', confirmed'>> # <<term, log, commit, role, hears, confirmed>>
+    /\ <<term', log', commit', role', hears', confirmed'>>
+        # <<term, log, commit, role, hears, confirmed>>
     /\ UNCHANGED <<asked, ledger, decided, rest>>
 
 Commit(l, n) ==
@@ -295,6 +293,7 @@ Wipe(v) ==
     /\ log' = [log EXCEPT ![v] = <<>>]
     /\ disk' = [disk EXCEPT ![v] = [term |-> 0, vote |-> NoVote, log |-> <<>>]]
     /\ UNCHANGED <<asked, granted, appends, committed, rash, restarts>>
+
 -----------------------------------------------------------------------------
 
 Init ==
