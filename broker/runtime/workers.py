@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from broker.runtime.clock import now_ms
 from broker.runtime.disk import Job, Outcome
@@ -28,8 +29,8 @@ class Workers:
     def __init__(self, count: int, notify: Callable[[], None]) -> None:
         self._notify = notify
         self._lock = threading.Lock()
-        self._work_or_stop = threading.Condition(self._lock)
-        self._ready: deque[Job] = deque()
+        self._ready: SimpleQueue[Job | None] = SimpleQueue()
+        """None ends the thread that takes it."""
         self._waiting: dict[str, deque[Job]] = {}
         """Per key with a job ready or running: the jobs behind it."""
         self._running: dict[int, _Running] = {}
@@ -50,8 +51,7 @@ class Workers:
                 behind.append(job)
                 return
             self._waiting[job.key] = deque()
-            self._ready.append(job)
-            self._work_or_stop.notify()
+        self._ready.put(job)
 
     def completed(self) -> list[Outcome]:
         """What became of jobs since the last call, in order of completion."""
@@ -73,42 +73,41 @@ class Workers:
         """Finish everything submitted, then end the threads. Waits at most `timeout_s` each."""
         with self._lock:
             self._stopping = True
-            self._work_or_stop.notify_all()
+        for _ in self._threads:
+            self._ready.put(None)
         for thread in self._threads:
             thread.join(timeout_s)
 
     # --- in the threads ---------------------------------------------------------------------------
 
     def _work(self, slot: int) -> None:
-        while True:
-            with self._lock:
-                while not self._ready:
-                    if self._stopping:
-                        return
-                    self._work_or_stop.wait()
-                job = self._ready.popleft()
-                running = self._running[slot] = _Running(job, now_ms())
-            problem: str | None = None
-            try:
-                job.run()
-            except OSError as error:
-                problem = f"{error.strerror or type(error).__name__} (errno {error.errno})"
-            with self._lock:
-                del self._running[slot]
-                if not running.given_up:
-                    self._finish(job, problem)
-                self._start_next(job.key)
+        while (first := self._ready.get()) is not None:
+            job: Job | None = first
+            while job is not None:
+                job = self._run(slot, job)
+
+    def _run(self, slot: int, job: Job) -> Job | None:
+        """Run a job; returns the one behind it, which is this thread's too."""
+        running = _Running(job, now_ms())
+        with self._lock:
+            self._running[slot] = running
+        problem: str | None = None
+        try:
+            job.run()
+        except OSError as error:
+            problem = f"{error.strerror or type(error).__name__} (errno {error.errno})"
+        with self._lock:
+            del self._running[slot]
+            behind = self._waiting[job.key]
+            next_job = behind.popleft() if behind else None
+            if next_job is None:
+                del self._waiting[job.key]
+            if not running.given_up:
+                self._finish(job, problem)
+        return next_job
 
     def _finish(self, job: Job, problem: str | None) -> None:
         outcome = job.done if problem is None else job.failed(problem)
         if outcome is not None:
             self._outcomes.append(outcome)
             self._notify()
-
-    def _start_next(self, key: str) -> None:
-        behind = self._waiting[key]
-        if behind:
-            self._ready.append(behind.popleft())
-        else:
-            del self._waiting[key]
-        self._work_or_stop.notify()
