@@ -101,6 +101,8 @@ class BrokerPart:
         self._alter_in_flight = False
         self._next_alter_ms = 0
         self._next_checkpoint_ms = 0
+        self._is_last_checkpoint_begun = False
+        self._producers_aged_ms: int | None = None
         self._on_answer: dict[type, Callable[[Call, object, int], None]] = {
             BrokerRegistrationResponse: self._on_registered,
             BrokerHeartbeatResponse: self._on_heartbeat,
@@ -331,6 +333,12 @@ class BrokerPart:
                 self.outbox.add(sync_effect((log.topic_id, log.partition), request))
         if any(log.synced_end < log.log_end_offset for log in self.logs.all()):
             return
+        if not self._is_last_checkpoint_begun and not self.logs.is_checkpointing:
+            # The next process then reads next to nothing.
+            self._is_last_checkpoint_begun = True
+            self._begin_checkpoint()
+        if not self._is_last_checkpoint_begun or self.logs.is_checkpointing:
+            return
         if self.lifecycle.broker_epoch >= 0 or self.lifecycle.clean_shutdown:
             self.outbox.add(Store(SHUTDOWN_PATH, 1, CLEAN))
         else:
@@ -341,6 +349,7 @@ class BrokerPart:
         mark that we run, the next process could take a crash for a clean stop."""
         if path != SHUTDOWN_PATH:
             self.logs.on_store_failed(path)
+            self._maybe_stopped()
         elif not self._is_stopping:
             self.outbox.add(Halt(f"{path} cannot be written: {reason}"))
 
@@ -352,12 +361,17 @@ class BrokerPart:
             return
         for request in self.logs.on_stored(path):
             self.outbox.add(Store(request.path, generation, request.data))
+        self._maybe_stopped()
 
     def _checkpoint(self, now_ms: int) -> None:
         if now_ms < self._next_checkpoint_ms or not self.replicas.is_active:
             return
         interval_ms = self.config.replica_high_watermark_checkpoint_interval_ms
         self._next_checkpoint_ms = now_ms + interval_ms
+        if not self._is_stopping:
+            self._begin_checkpoint()
+
+    def _begin_checkpoint(self) -> None:
         marks = {key: part.high_watermark for key, part in self.replicas.partitions.items()}
         for request in self.logs.begin_checkpoint(marks):
             self.outbox.add(Store(request.path, 0, request.data))
@@ -377,6 +391,15 @@ class BrokerPart:
         for fetch in fetches:
             self.fetch.answer(fetch)
         self._checkpoint(now_ms)
+        self._age_producers(now_ms)
+
+    def _age_producers(self, now_ms: int) -> None:
+        if self._producers_aged_ms is None:
+            self._producers_aged_ms = now_ms
+        elapsed_ms = now_ms - self._producers_aged_ms
+        if elapsed_ms >= self.config.producer_id_expiration_check_interval_ms:
+            self._producers_aged_ms = now_ms
+            self.logs.age_producers(elapsed_ms, self.config.producer_id_expiration_ms)
 
     def settle(self, now_ms: int) -> None:
         """The end of a turn: everything that it touched is acted upon once."""

@@ -61,6 +61,9 @@ class NodeConfig:
     log_segment_bytes: int = 134_217_728
     log_index_interval_bytes: int = 4_096
     replica_high_watermark_checkpoint_interval_ms: int = 5_000
+    producer_id_expiration_ms: int = 86_400_000
+    """A producer that wrote nothing to a partition for so long is forgotten there."""
+    producer_id_expiration_check_interval_ms: int = 600_000
     connections_max: int = 2_000
     response_bytes_max: int = 67_108_864
     disk_stall_ms_max: int = 20_000

@@ -65,6 +65,10 @@ class Checkpointer:
             self._pending[HIGH_WATERMARK_PATH] = (None, data)
         return self._requests() or self._begin_second_stage(logs)
 
+    @property
+    def is_under_way(self) -> bool:
+        return bool(self._pending)
+
     def on_stored(self, logs: Mapping[LogKey, PartitionLog], path: str) -> list[StoreRequest]:
         if path not in self._pending:
             return []

@@ -258,6 +258,10 @@ class LogManager:
         self._removals.clear()
         return removals
 
+    def age_producers(self, elapsed_ms: int, expiration_ms: int) -> int:
+        """Time went by: forget producers that were silent for so long; how many these are."""
+        return sum(log.producers.age(elapsed_ms, expiration_ms) for log in self.all())
+
     # --- checkpoints ------------------------------------------------------------------------------
 
     def begin_checkpoint(self, high_watermarks: Mapping[LogKey, int]) -> list[StoreRequest]:
@@ -266,6 +270,11 @@ class LogManager:
         A log that `high_watermarks` does not name keeps the mark it had.
         """
         return self._checkpointer.begin(self._logs, {**self._high_watermarks, **high_watermarks})
+
+    @property
+    def is_checkpointing(self) -> bool:
+        """Files of a checkpoint are on their way to the disk."""
+        return self._checkpointer.is_under_way
 
     def on_stored(self, path: str) -> list[StoreRequest]:
         """A file of the checkpoint under way is durable; what to store next. Other paths are none

@@ -14,12 +14,12 @@ import errno
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs, encode_epochs
+from broker.log.derived_files import DerivedFiles
 from broker.log.errors import LogMismatch, OffsetOutOfRange
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.log_start import write_log_start
 from broker.log.producer_state import ProducerStateTable
-from broker.log.segment import SEGMENT_BYTES_MAX, TIME_INDEX_SUFFIX, Segment, segment_path
+from broker.log.segment import SEGMENT_BYTES_MAX, Segment
 from broker.log.sync_state import SyncRequest, SyncState
 from broker.ports import Buffer, Disk, DiskError
 from broker.wire.batch_header import BatchHeader, prefix
@@ -66,12 +66,13 @@ class PartitionLog:
         self.epochs = epochs or LeaderEpochs()
         self.log_start_offset = segments[0].base_offset
         self.log_end_offset = segments[-1].end_offset
-        self.producers = producers or ProducerStateTable(self.log_start_offset)
+        self.producers = (
+            ProducerStateTable(self.log_start_offset) if producers is None else producers
+        )
         self.last_batch_epoch = self.epochs.epoch_of(self.log_end_offset - 1)
         """Leader epoch of the last batch; -1 without one."""
         self.recovery_point = recovery_point
-        self.epochs_stored: tuple[tuple[int, int], ...] | None = None
-        """What the leader-epoch checkpoint holds; None if unknown."""
+        self.derived = DerivedFiles(directory)
         self.removals: list[str] = []
         """Files that only take room: to be removed by whoever can."""
         self._disk = disk
@@ -365,6 +366,7 @@ class PartitionLog:
         segment.cut(position, end_offset)
         self.log_end_offset = end_offset
         self.recovery_point = min(self.recovery_point, end_offset)
+        self.derived.cut(end_offset)
         self._broken = False
 
     def _drop(self, segment: Segment) -> None:
@@ -400,13 +402,16 @@ class PartitionLog:
         self.log_start_offset = self.log_end_offset = offset
         self.recovery_point = 0
         self.epochs = LeaderEpochs()
-        self.epochs_stored = None
+        self.derived.forget()
         self.producers = ProducerStateTable(offset)
         self.last_batch_epoch = -1
         self._broken = False
 
     def producers_from_batches(self) -> None:
         """Rebuild the producer table from the newest copy below the log end and the batches."""
+        if self.log_end_offset < self.producers.known_from:
+            # Only under flush=async is a log cut below what recovery believed.
+            self.producers = self.producers.begin_again(self.log_start_offset)
         offset = self.producers.restore(self.log_end_offset)
         for header in self.headers(offset, self.log_end_offset):
             self.producers.note(header, header.base_offset)
@@ -462,24 +467,11 @@ class PartitionLog:
     def derived_files(self, recovery_point: int) -> list[tuple[str, bytes]]:
         """(path, data) of the derived files that must be durable before the recovery point moves
         there; each is told to `on_derived_stored`."""
-        files = []
-        entries = self.epochs.entries()
-        if entries != self.epochs_stored:
-            files.append((f"{self.directory}/{LEADER_EPOCH_NAME}", encode_epochs(entries)))
-        for segment in self._segments[:-1]:
-            if segment.end_offset > recovery_point:
-                break
-            if not segment.indexes_stored and segment.size_bytes:
-                files += segment.encode_indexes()
-        return files
+        return self.derived.missing(recovery_point, self._segments, self.epochs, self.producers)
 
     def on_derived_stored(self, path: str, data: bytes) -> None:
         """A file from `derived_files` is durable, and the log was not cut since."""
-        if path.endswith(LEADER_EPOCH_NAME):
-            self.epochs_stored = decode_epochs(path, data)
-        for segment in self._segments[:-1]:
-            if path == segment_path(self.directory, segment.base_offset, TIME_INDEX_SUFFIX):
-                segment.on_indexes_stored()
+        self.derived.on_stored(path, data, self._segments)
 
     def close(self) -> None:
         for segment in self._segments:

@@ -1,8 +1,10 @@
 """From the files that a crash left to a log that can be used.
 
-Every batch is read again: below the recovery point its header, from there on all of it. A batch is
-accepted if its checksum is right, its base offset is the expected one and its leader epoch is not
-below the last one's; where that ends, the log ends, or it is damaged:
+Segments below a stored producer snapshot are believed, with their indexes and the leader-epoch
+checkpoint, if their last batches fit; if anything does not, nothing is. From there on every batch
+is read: below the recovery point its header, above it all of it. A batch is accepted if its
+checksum is right, its base offset is the expected one and its leader epoch is not below the last
+one's; where that ends, the log ends, or it is damaged:
 
 - A **torn tail** is what a crash explains: a bad batch at or above all that was certainly on disk
   (recovery point, high watermark checkpoint) with no good batch after it in its file. It is cut.
@@ -18,6 +20,7 @@ Nothing that is kept is durable yet: the caller syncs it before it counts.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Generator
@@ -28,7 +31,8 @@ from broker.log.errors import CorruptFile, DamagedLog
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.log_start import LOG_START_NAME, load_log_start
 from broker.log.partition_log import DELETED_SUFFIX, PartitionLog
-from broker.log.producer_state import ProducerStateTable
+from broker.log.producer_snapshot import SNAPSHOT_SUFFIX, decode_snapshot
+from broker.log.producer_state import ProducerSnapshot, ProducerStateTable
 from broker.log.segment import (
     INDEX_SUFFIX,
     LOG_SUFFIX,
@@ -81,7 +85,9 @@ def recover_log(
         Segment(disk, found.directory, base_offset, index_interval_bytes)
         for base_offset in _base_offsets(found.directory, names)
     ]
-    scan = _Scan(found, segments, load_log_start(disk, found.directory))
+    start_offset = load_log_start(disk, found.directory)
+    believed = _believe(disk, found, names, segments, start_offset)
+    scan = _Scan(found, segments, start_offset, believed)
     yield from scan.run()
     return scan.finish(disk, names, index_interval_bytes)
 
@@ -97,10 +103,76 @@ def _base_offsets(directory: str, names: tuple[str, ...]) -> list[int]:
     return base_offsets
 
 
+@dataclass(frozen=True, slots=True)
+class _Believed:
+    """All below `end_offset`, where a segment begins, is known without its batches."""
+
+    end_offset: int
+    producers: ProducerSnapshot
+    epochs: LeaderEpochs
+
+
+def _believe(
+    disk: Disk,
+    found: LogFound,
+    names: tuple[str, ...],
+    segments: list[Segment],
+    start_offset: int,
+) -> _Believed | None:
+    """How much of the log needs no reading: up to the newest snapshot at or below the recovery
+    point, if all segments below it, the epochs and the snapshot tell of the same log."""
+    stored = _stored_epochs(disk, found.directory, names)
+    chain = [segment for segment in segments if segment.base_offset >= start_offset]
+    count = sum(start_offset < segment.base_offset <= found.recovery_point for segment in chain)
+    while count and _snapshot_name(chain[count].base_offset) not in names:
+        count -= 1
+    if stored is None or not count or chain[0].base_offset != start_offset:
+        return None
+    end_offset = chain[count].base_offset
+    path = f"{found.directory}/{_snapshot_name(end_offset)}"
+    snapshot = decode_snapshot(disk.read_whole(path))
+    epochs = LeaderEpochs(stored)
+    epochs.truncate_to(end_offset)
+    if snapshot is None or snapshot.leader_epoch != epochs.last_epoch():
+        return None
+    for segment, following in itertools.pairwise(chain[: count + 1]):
+        timestamp_ms = snapshot.timestamps_ms.get(segment.base_offset, -1)
+        last = segment.adopt(following.base_offset, timestamp_ms)
+        if last is None or last.leader_epoch != epochs.epoch_of(last.base_offset):
+            for adopted in chain[:count]:
+                adopted.disown()
+            return None
+    return _Believed(end_offset, snapshot.producers, epochs)
+
+
+def _snapshot_name(offset: int) -> str:
+    return f"{offset:0{OFFSET_DIGITS}d}{SNAPSHOT_SUFFIX}"
+
+
+def _stored_epochs(
+    disk: Disk, directory: str, names: tuple[str, ...]
+) -> tuple[tuple[int, int], ...] | None:
+    """What the epoch file holds; None if it must be written anew. A broken one is no more than
+    that: the batches say the same."""
+    if LEADER_EPOCH_NAME not in names:
+        return None
+    path = f"{directory}/{LEADER_EPOCH_NAME}"
+    try:
+        return decode_epochs(path, disk.read_whole(path))
+    except CorruptFile:
+        return None
+
+
 class _Scan:
     """Reads the files in order; decides which, and how much of each, make up the log."""
 
-    def __init__(self, found: LogFound, segments: list[Segment], start_offset: int) -> None:
+    def __init__(
+        self,
+        found: LogFound,
+        segments: list[Segment],
+        start_offset: int,
+        believed: _Believed | None,
+    ) -> None:
         self._found = found
         self._segments = segments
         self._kept: list[Segment] = []
@@ -112,6 +184,12 @@ class _Scan:
         self._leader_epoch = -1
         self._epochs = LeaderEpochs()
         self._producers = ProducerStateTable(self._next_offset)
+        self._believed_end = -1
+        if believed is not None:
+            self._believed_end = believed.end_offset
+            self._epochs = believed.epochs
+            self._leader_epoch = believed.epochs.last_epoch()
+            self._producers = ProducerStateTable(believed.end_offset, beginning=believed.producers)
 
     def run(self) -> Slices:
         """Read everything. DamagedLog if this cannot be all that was on disk."""
@@ -126,6 +204,9 @@ class _Scan:
                 )
                 continue
             self._kept.append(segment)
+            if segment.base_offset < self._believed_end:
+                self._next_offset = segment.end_offset
+                continue
             position = yield from self._read(segment)
             if position < segment.size_bytes:
                 self._cuts.append((segment, position))
@@ -139,6 +220,7 @@ class _Scan:
     def _read(self, segment: Segment) -> Generator[None, None, int]:
         """Take the good batches; the position where they end."""
         position = 0
+        self._producers.take_snapshot(self._next_offset)
         if self._next_offset < self._found.recovery_point:
             position = yield from self._read_headers(segment)
         self._producers.take_snapshot(self._next_offset)
@@ -249,7 +331,13 @@ class _Scan:
             producers=self._producers,
             recovery_point=found.recovery_point,
         )
-        log.epochs_stored = self._stored_epochs(disk, names)
+        log.derived.epochs = _stored_epochs(disk, found.directory, names)
+        log.derived.snapshots = {
+            segment.base_offset: None
+            for segment in self._kept
+            if segment.base_offset <= self._believed_end
+            and _snapshot_name(segment.base_offset) in names
+        }
         log.removals += [
             f"{found.directory}/{name}"
             for name in names
@@ -278,19 +366,6 @@ class _Scan:
         stored = all(path.rpartition("/")[2] in names for path in paths)
         if stored and segment.end_offset <= self._found.recovery_point:
             segment.on_indexes_stored()
-
-    def _stored_epochs(
-        self, disk: Disk, names: tuple[str, ...]
-    ) -> tuple[tuple[int, int], ...] | None:
-        """What the epoch file holds; None if it must be written anew. The batches have answered
-        already, so a broken one is no more than that."""
-        if LEADER_EPOCH_NAME not in names:
-            return None
-        path = f"{self._found.directory}/{LEADER_EPOCH_NAME}"
-        try:
-            return decode_epochs(path, disk.read_whole(path))
-        except CorruptFile:
-            return None
 
 
 class _Window:

@@ -149,6 +149,33 @@ class Segment:
             self._time_index.truncate_to(end_offset)
         # Else the files say more than the segment holds, so loading them ends in a rebuild.
 
+    def adopt(self, end_offset: int, max_timestamp_ms: int) -> BatchHeader | None:
+        """Believe what was stored of this file, which takes no more bytes; its last batch's header.
+        None if that batch or the indexes say otherwise."""
+        path = self._path(INDEX_SUFFIX)
+        if not self._disk.exists(path) or not self._disk.exists(self._path(TIME_INDEX_SUFFIX)):
+            return None
+        index = OffsetIndex.decode(self.base_offset, self._disk.read_whole(path), self.size_bytes)
+        if index is None:
+            return None
+        last: BatchHeader | None = None
+        try:
+            for _, header in self.headers(index.floor(end_offset - 1)[1], self.size_bytes):
+                last = header
+        except CorruptFile:
+            return None
+        if last is None or last.next_offset != end_offset:
+            return None
+        self.end_offset = end_offset
+        self.max_timestamp_ms = max_timestamp_ms
+        self.closed = True
+        self.on_indexes_stored()
+        return last
+
+    def disown(self) -> None:
+        """Forget what `adopt` believed: the file is to be read."""
+        self._forget_content()
+
     # --- finding ----------------------------------------------------------------------------------
 
     def position_of(self, offset: int) -> tuple[int, int]:

@@ -106,6 +106,8 @@ class ReplicaManager:
             partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
             self.partitions[key] = partition
         partition.apply_image(assigned, self.image.brokers, now_ms)
+        if partition.role is PartitionRole.LEADER:
+            partition.log.producers.complete_from(self.image.next_producer_id)
         self.touched[key] = partition
         for leader_id, link in self.links.items():
             if leader_id != partition.leader_id or partition.role is not PartitionRole.FOLLOWER:

@@ -130,7 +130,9 @@ def test_the_table_is_complete() -> None:
         for epoch in (2, 3, 4):
             for sequence, count in ((0, 1), (0, 10), (10, 5), (15, 1), (77, 1)):
                 entry = table_of(*known).get(PRODUCER)
-                seen.add(producer_state.relate(entry, header(epoch, sequence, count))[:2])
+                batch = header(epoch, sequence, count)
+                for forgotten_through in (PRODUCER - 1, PRODUCER):
+                    seen.add(producer_state.relate(entry, batch, forgotten_through)[:2])
     assert seen == set(VERDICTS)
     assert {epoch for epoch, _ in VERDICTS} == set(EpochRelation)
     assert {sequence for _, sequence in VERDICTS} == set(SequenceRelation)
@@ -197,3 +199,53 @@ def test_snapshots_shorten_the_replay_and_go_when_they_are_old() -> None:
     # Below what was promised never to be cut there is only the beginning.
     assert table.restore(5) == 0
     assert len(table) == 0
+
+
+# --- forgetting -----------------------------------------------------------------------------------
+
+
+def test_who_was_silent_for_long_is_forgotten_and_never_taken_for_new() -> None:
+    table = table_of((3, 0, 10), (3, 10, 5))
+    table.note(header(0, 0, producer_id=3), 115)
+    assert table.age(1_000, 100) == 0, "their time begins now"
+    assert table.age(99, 100) == 0
+    table.note(header(0, 1, producer_id=3), 116)
+    assert table.age(1, 100) == 1
+    assert table.get(PRODUCER) is None
+    assert table.get(3) is not None, "it wrote meanwhile"
+    assert table.verdict(header(3, 15)).kind is UNKNOWN
+    assert table.verdict(header(3, 0)).kind is UNKNOWN, "a late duplicate of its first batch"
+    assert table.verdict(header(0, 0, producer_id=PRODUCER - 1)).kind is UNKNOWN
+    assert table.verdict(header(0, 0, producer_id=PRODUCER + 1)).kind is NEXT
+    assert table.verdict(header(0, 2, producer_id=3)).kind is NEXT
+
+
+def test_a_cut_gives_a_producer_its_time_again() -> None:
+    """What is written at the same offset afterwards is another batch."""
+    table = ProducerStateTable()
+    table.note(header(0, 0), 0)
+    table.take_snapshot(1)
+    table.note(header(0, 1), 1)
+    table.age(0, 100)
+    table.age(90, 100)
+    table.restore(1)
+    table.note(header(0, 1), 1)
+    assert table.age(90, 100) == 0
+    assert table.age(90, 100) == 0
+    assert table.age(10, 100) == 1
+
+
+@pytest.mark.parametrize("epoch", [32_765, 32_766, 32_767])
+@pytest.mark.parametrize("last", [INT32_MAX - 3, INT32_MAX - 2, INT32_MAX - 1, INT32_MAX])
+def test_at_the_end_of_sequences_and_epochs(epoch: int, last: int) -> None:
+    """A batch of five whose predecessor ends at `last`: it follows across the end, its retry is
+    known, and what would follow without the wrap is refused."""
+    table = table_of((epoch, last - 9, 10))
+    following = (last + 1) % (INT32_MAX + 1)
+    assert table.verdict(header(epoch, following, 5)).kind is NEXT
+    table.note(header(epoch, following, 5), 110)
+    assert table.verdict(header(epoch, following, 5)) == Verdict(DUPLICATE, 110, 114)
+    after = (following + 5) % (INT32_MAX + 1)
+    assert table.verdict(header(epoch, after)).kind is NEXT
+    assert table.verdict(header(epoch, (after + 1) % (INT32_MAX + 1))).kind is OUT_OF_ORDER
+    assert table.verdict(header(epoch - 1, after)).kind is FENCED
