@@ -527,6 +527,32 @@ MUTANTS: tuple[Mutant, ...] = (
         (*TWICE, "sequence-gap", "failed-read", "sequence-order"),
     ),
     Mutant(
+        "snapshot-of-last-batch",
+        "broker.log.producer_snapshot",
+        "encode_snapshot",
+        ("(producer_id, entry.producer_epoch, table.idle_ms.get(producer_id, 0), entry.batches)",),
+        (
+            "(",
+            "    producer_id,",
+            "    entry.producer_epoch,",
+            "    table.idle_ms.get(producer_id, 0),",
+            "    entry.batches[-1:],",
+            ")",
+        ),
+        "a snapshot has only the last batch of a producer, so a retry of an older one is refused "
+        "after a restart although it is in the log (as Kafka's snapshots)",
+        ("false-refusal",),
+    ),
+    Mutant(
+        "forgotten-taken-for-new",
+        "broker.log.producer_state",
+        "relate",
+        ("is_forgotten = header.producer_id <= forgotten_through",),
+        ("is_forgotten = False",),
+        "a producer that was forgotten may begin at 0 again: a late retry is written twice",
+        TWICE,
+    ),
+    Mutant(
         "unknown-called-failed",
         "client.retry",
         "join",

@@ -15,7 +15,8 @@ CONSTANTS
     MaxRecords,    \* bounds: records that are sent, identities, leader changes
     MaxIds,
     MaxEpochs,
-    MaxChanges
+    MaxChanges,
+    MaxForgets     \* producers that a leader forgets, as if they had been silent for long
 
 VARIABLES
     log,           \* the leader's log: batches
@@ -26,9 +27,11 @@ VARIABLES
     records,       \* how many records it has sent
     sent,          \* batches that have left; each may arrive again and again
     acked,         \* what the producer was told: [batch, offset]
-    changes
+    changes,
+    forgotten,     \* the leader has forgotten producers up to this one, 0: none
+    forgets
 
-vars == <<log, hw, table, id, epoch, next, records, sent, acked, changes>>
+vars == <<log, hw, table, id, epoch, next, records, sent, acked, changes, forgotten, forgets>>
 producer == <<id, epoch, next, records, sent>>
 
 Ids == 1..MaxIds
@@ -76,7 +79,9 @@ Verdict(batch) ==
     LET entry == table[batch.id]
         first == batch.sequence = 0
     IN  IF entry = Unknown
-        THEN IF Rule("unknown-begins-at-zero", first) THEN "next" ELSE "unknown"
+        THEN IF /\ Rule("unknown-begins-at-zero", first)
+                /\ Rule("forgotten-are-not-new", batch.id > forgotten)
+             THEN "next" ELSE "unknown"
         ELSE IF batch.epoch < entry.epoch
         THEN IF Kept("old-epochs-are-fenced") THEN "fenced" ELSE "next"
         ELSE IF batch.epoch > entry.epoch THEN IF first THEN "next" ELSE "out of order"
@@ -99,7 +104,7 @@ Send ==
     /\ records' = records + 1
     /\ sent' = sent \cup {Batch(records + 1)}
     /\ next' = next + 1
-    /\ UNCHANGED <<log, hw, table, id, epoch, acked, changes>>
+    /\ UNCHANGED <<log, hw, table, id, epoch, acked, changes, forgotten, forgets>>
 
 \* A batch was given up: nobody knows whether it is in the log. The session ends with it; records to
 \* come go out under an identity that the partition has not seen.
@@ -111,7 +116,7 @@ EndSession ==
     /\ sent' = IF Kept("no-second-identity") THEN sent
                ELSE sent \cup {[id |-> id', epoch |-> epoch', sequence |-> 0, record |-> r] :
                     r \in {b.record : b \in {o \in Open : \A p \in Open : o.record <= p.record}}}
-    /\ UNCHANGED <<log, hw, table, records, acked, changes>>
+    /\ UNCHANGED <<log, hw, table, records, acked, changes, forgotten, forgets>>
 
 -----------------------------------------------------------------------------
 (* Broker                                                                    *)
@@ -121,7 +126,7 @@ Append1(batch) ==
     /\ Len(log) < MaxRecords + 1
     /\ log' = Append(log, batch)
     /\ table' = Noted(table, batch, Len(log))
-    /\ UNCHANGED <<hw, producer, acked, changes>>
+    /\ UNCHANGED <<hw, producer, acked, changes, forgotten, forgets>>
 
 \* A duplicate is answered with the offset of the first copy, like that one: once it is committed.
 Answer(batch) ==
@@ -130,21 +135,34 @@ Answer(batch) ==
         IN  /\ Rule("answer-after-commit", offset < hw)
             /\ acked' = acked \cup {[batch |-> batch, offset |-> offset]}
     /\ acked' # acked
-    /\ UNCHANGED <<log, hw, table, producer, changes>>
+    /\ UNCHANGED <<log, hw, table, producer, changes, forgotten, forgets>>
 
 AdvanceHw ==
     /\ hw < Len(log)
     /\ hw' = hw + 1
-    /\ UNCHANGED <<log, table, producer, acked, changes>>
+    /\ UNCHANGED <<log, table, producer, acked, changes, forgotten, forgets>>
 
-\* Another leader, or this one again after a restart: its table is what its log says.
+\* The producer that wrote nothing for long is forgotten, but for the number of its id.
+ForgetProducer(i) ==
+    /\ forgets < MaxForgets
+    /\ table[i] # Unknown
+    /\ forgets' = forgets + 1
+    /\ table' = [table EXCEPT ![i] = Unknown]
+    /\ forgotten' = IF i > forgotten THEN i ELSE forgotten
+    /\ UNCHANGED <<log, hw, producer, acked, changes>>
+
+\* Another leader, or this one again after a restart: its table is what its log says, and it may have
+\* forgotten the same ones or, without the snapshot that says so, none.
 ChangeLeader ==
     /\ changes < MaxChanges
     /\ changes' = changes + 1
     /\ \E end \in (IF Kept("successor-has-committed") THEN hw ELSE 0)..Len(log) : log' = SubSeq(log, 1, end)
-    /\ table' = IF ~Kept("followers-note-too") THEN [i \in Ids |-> Unknown]
-                ELSE IF Kept("table-follows-truncation") THEN Replayed(log') ELSE table
-    /\ UNCHANGED <<hw, producer, acked>>
+    /\ \E f \in {0, forgotten} :
+        /\ forgotten' = f
+        /\ table' = IF ~Kept("followers-note-too") THEN [i \in Ids |-> Unknown]
+                    ELSE IF ~Kept("table-follows-truncation") THEN table
+                    ELSE [i \in Ids |-> IF i <= f /\ table[i] = Unknown THEN Unknown ELSE Replayed(log')[i]]
+    /\ UNCHANGED <<hw, producer, acked, forgets>>
 
 -----------------------------------------------------------------------------
 
@@ -159,9 +177,12 @@ Init ==
     /\ sent = {}
     /\ acked = {}
     /\ changes = 0
+    /\ forgotten = 0
+    /\ forgets = 0
 
 Next ==
     \/ Send \/ EndSession \/ AdvanceHw \/ ChangeLeader
+    \/ \E i \in Ids : ForgetProducer(i)
     \/ \E batch \in sent : Append1(batch) \/ Answer(batch)
 
 Spec == Init /\ [][Next]_vars
@@ -180,6 +201,7 @@ TypeOK ==
     /\ id \in Ids /\ epoch \in 1..MaxEpochs
     /\ \A n \in 1..Len(log) : log[n] \in sent
     /\ \A i \in Ids : Len(table[i].kept) <= Window
+    /\ forgotten \in 0..MaxIds
 
 G5_NoDuplicate == \A m, n \in 1..Len(log) : log[m].record = log[n].record => m = n
 
@@ -193,14 +215,15 @@ G5_InOrder ==
 G5_AckedIsThere ==
     \A a \in acked : a.offset < hw /\ log[a.offset + 1] = a.batch
 
-\* A retry of a batch that is in the log is known for what it is.
+\* Of a producer that was not forgotten: a retry of a batch that is in the log is known for what it
+\* is.
 G5_RetryIsRecognised ==
-    \A batch \in Open :
+    \A batch \in {b \in Open : b.id > forgotten} :
         (\E n \in 1..Len(log) : log[n] = batch) => Verdict(batch) = "duplicate"
 
 \* And what follows the last batch of the session is taken: no false refusal.
 G5_NextIsTaken ==
-    \A batch \in Open :
+    \A batch \in {b \in Open : b.id > forgotten} :
         batch.sequence = Cardinality({n \in 1..Len(log) : log[n].id = id /\ log[n].epoch = epoch})
             => Verdict(batch) = "next"
 

@@ -132,6 +132,7 @@ class ProduceHandler:
         if verdict.kind is VerdictKind.DUPLICATE:
             base_offset, required_end = verdict.base_offset, verdict.last_offset + 1
         elif verdict.kind is not VerdictKind.NEXT:
+            self._note_refusal(partition, header, verdict.kind)
             return failed_part(
                 key,
                 REFUSALS[verdict.kind],
@@ -160,6 +161,22 @@ class ProduceHandler:
         else:
             self._acknowledge(partition, awaited)
         return None
+
+    def _note_refusal(self, partition: Partition, header: BatchHeader, kind: VerdictKind) -> None:
+        """Who refuses a batch of a producer says so: that it was right can be seen in its log."""
+        fact = Fact(
+            "ProduceRefused",
+            *partition.key,
+            partition.leader_epoch,
+            log_end_offset=partition.log.log_end_offset,
+            details={
+                "error": REFUSALS[kind].name,
+                "producer_id": header.producer_id,
+                "producer_epoch": header.producer_epoch,
+                "sequence": header.base_sequence,
+            },
+        )
+        self.outbox.fact(fact)
 
     # -- what becomes of parked requests ---------------------------------------------------------
 

@@ -53,6 +53,9 @@ class SimDriver:
     ) -> None:
         self._cluster = cluster
         self._name = name
+        cluster.client_count += 1
+        self._identity = f"{name}.{cluster.client_count}"
+        """A new client's connections are never an old one's, whatever its name."""
         self._core = core
         self._on_effect = on_effect
         self._versions: dict[int, int] = {}
@@ -84,7 +87,7 @@ class SimDriver:
         bootstrapping = is_bootstrap(effect.peer)
         target = cluster.nodes[cluster.node_at(effect.address) if bootstrapping else effect.peer]
         version = self._versions.get(effect.peer, 0)
-        channel = f"{self._name}.{effect.peer}.{version}"
+        channel = f"{self._identity}.{effect.peer}.{version}"
         connection = Connection(Plane.BROKER, channel.encode())
 
         def answered(message: frames.Message) -> None:

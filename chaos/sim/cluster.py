@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from broker.config import NodeConfig, VoterAddress
 from broker.core import Identity
@@ -50,12 +51,14 @@ class SimCluster:
         voter_count: int | None = None,
         *,
         keep_trace: bool = False,
+        node_settings: Mapping[str, int] | None = None,
     ) -> None:
         self.choices = choices
         self.clock = SimClock()
         self.network = SimNetwork(self.clock, choices)
         self.trace = Trace(keep_trace)
         self.watchers: list[Watcher] = []
+        self.client_count = 0
         self.event_count = 0
         """Events and turns that cores have handled."""
         self.sync_ms_max = 4
@@ -85,6 +88,7 @@ class SimCluster:
                 disk_stall_ms_max=DISK_STALL_MS,
                 facts="all",
             )
+            config = replace(config, **(node_settings or {}))  # type: ignore[arg-type]
             identity = Identity(CLUSTER_ID, place.node_id, place.disk_id)
             self.nodes[place.node_id] = SimNode(self, config, identity)
 

@@ -10,6 +10,9 @@ bytes (`batches`).
                      that has not lost its disk since it registered, and there is such a member
     watermark        a leader's high watermark is on the disk of each such member of its maximal ISR
     maximal-isr      a leader's maximal ISR has every member that the controller counts on
+    false-refusal    no batch is refused as out of order, or its producer as unknown, while the
+                     leader's log holds the producer's preceding sequence, unless it was silent so
+                     long that it was forgotten
     raft: …          figure 3 of the paper, by `raft.invariants`
     raft-memory      a voter comes back with every term, vote and entry that it vouched for
 """
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 
 from broker.events import Fact
 from broker.log.log_manager import directory_of
+from broker.log.producer_state import BATCHES_KEPT, SEQUENCE_COUNT, last_sequence_of
 from broker.quorum.image import MetadataImage, PartitionImage, TopicImage
 from broker.replica.partition import Partition, PartitionRole
 from broker.wire.batch_header import BatchHeader
@@ -36,6 +40,7 @@ INVARIANTS = (
     "acked-durable",
     "watermark",
     "maximal-isr",
+    "false-refusal",
     "raft",
     "raft-memory",
     "assertion",
@@ -43,6 +48,7 @@ INVARIANTS = (
 )
 """Names of violations that are no anomalies of the checkers: the invariants above, and a process
 that gave up by an assertion of its own or without a failing disk."""
+GAP_ERRORS = ("OUT_OF_ORDER_SEQUENCE_NUMBER", "UNKNOWN_PRODUCER_ID")
 PartitionKey = tuple[str, int]
 
 
@@ -100,6 +106,44 @@ class Invariants(Watcher):
             if last >= self._acked.get(where, 0):
                 self._acked[where] = last + 1
                 self._check_partition(where)
+
+        elif fact.kind == "ProduceRefused" and fact.details["error"] in GAP_ERRORS:
+            self._check_refusal(node, fact)
+
+    def _check_refusal(self, node: SimNode, fact: Fact) -> None:
+        assert node.core is not None
+        assert node.core.broker is not None
+        partition = node.core.broker.replicas.partitions.get((fact.topic_id, fact.partition))
+        if partition is None:
+            return  # deleted in the same turn
+        log, refused = partition.log, fact.details
+        producer_id = refused["producer_id"]
+        assert isinstance(producer_id, int)
+        entry = log.producers.get(producer_id)
+        if producer_id <= log.producers.forgotten_through and (
+            entry is None or len(entry.batches) < BATCHES_KEPT
+        ):
+            return  # silent for longer than a retry may take, and perhaps heard of again since
+        mine = [
+            header
+            for header in log.headers(log.log_start_offset, fact.log_end_offset)
+            if (header.producer_id, header.producer_epoch)
+            == (producer_id, refused["producer_epoch"])
+        ]
+        known = {header.base_sequence for header in mine[-BATCHES_KEPT:]}
+        older = {header.base_sequence for header in mine[:-BATCHES_KEPT]}
+        followed = {
+            (last_sequence_of(header.base_sequence, header.last_offset_delta) + 1) % SEQUENCE_COUNT
+            for header in mine
+        }
+        sequence = refused["sequence"]
+        # A batch further back than five is no client's any more: a copy that was long on its way.
+        if sequence in known or (sequence in followed and sequence not in older):
+            self._cluster.violate(
+                "false-refusal",
+                f"{node.name} answered {refused['error']} to producer {producer_id} sequence "
+                f"{sequence}; {fact.topic_id[:6]}-{fact.partition} holds what precedes it",
+            )
 
     def before_crash(self, node: SimNode) -> None:
         if node.core is not None:

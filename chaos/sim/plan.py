@@ -64,6 +64,10 @@ class Setup:
     linger_ms: int = 0
     request_timeout_ms: int = 1_500
     delivery_timeout_ms: int = 20_000
+    checkpoint_ms: int = 5_000
+    """How often brokers move their recovery points, and store what may then be believed."""
+    producer_expiry_ms: int = 86_400_000
+    """After how much silence a partition forgets a producer."""
     churns: bool = False
     """A topic beside the judged one is created and deleted all the time, and written to."""
 
@@ -235,6 +239,8 @@ def _draw_setup(choices: Choices) -> Setup:
         linger_ms=choices.pick("plan: linger", (0, 5)),
         request_timeout_ms=choices.pick("plan: request timeout", (1_500, 500, 3_000)),
         delivery_timeout_ms=choices.pick("plan: delivery timeout", (20_000, 5_000)),
+        checkpoint_ms=choices.pick("plan: checkpoint", (5_000, 500)),
+        producer_expiry_ms=choices.pick("plan: producer expiry", (86_400_000, 86_400_000, 700)),
         churns=choices.chance("plan: churns", 25),
     )
 

@@ -18,7 +18,7 @@ from chaos.sim.invariants import Invariants
 from chaos.sim.judge import judge
 from chaos.sim.nemesis import Nemesis
 from chaos.sim.node import SimNode
-from chaos.sim.plan import CHURNED_TOPIC, TOPIC, Plan, draw_plan
+from chaos.sim.plan import CHURNED_TOPIC, TOPIC, Plan, Setup, draw_plan
 from chaos.sim.trace import Entry
 from chaos.workload import ClientPlan
 
@@ -32,6 +32,14 @@ SETTLE_MS = 600
 
 
 OnStep = Callable[[SimCluster], None]
+
+
+def _node_settings(setup: Setup) -> dict[str, int]:
+    return {
+        "replica_high_watermark_checkpoint_interval_ms": setup.checkpoint_ms,
+        "producer_id_expiration_ms": setup.producer_expiry_ms,
+        "producer_id_expiration_check_interval_ms": max(setup.producer_expiry_ms // 7, 1),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,13 @@ class _Run:
         setup = plan.setup
         self.plan = plan
         self.seed = seed
-        self.cluster = SimCluster(setup.nodes, choices, setup.voters, keep_trace=keep_trace)
+        self.cluster = SimCluster(
+            setup.nodes,
+            choices,
+            setup.voters,
+            keep_trace=keep_trace,
+            node_settings=_node_settings(setup),
+        )
         self.cluster.network.delay_ms_max = setup.network_ms_max
         self.cluster.sync_ms_max = setup.sync_ms_max
         self.recorder = FactRecorder(self.cluster)

@@ -70,6 +70,22 @@ def second_leader(stage: Stage) -> None:
     stage.cluster.on_fact(node, fact)
 
 
+def refused_although_next(stage: Stage) -> None:
+    """As a leader would that has lost its table: the batch is in its log."""
+    node, replica = stage.leader()
+    log = replica.log
+    header = next(iter(log.headers(log.log_start_offset, log.log_end_offset)))
+    details: dict[str, int | str | bool | tuple[int, ...]] = {
+        "error": "UNKNOWN_PRODUCER_ID",
+        "producer_id": header.producer_id,
+        "producer_epoch": header.producer_epoch,
+        "sequence": header.last_offset_delta + 1,
+    }
+    end = header.next_offset
+    fact = Fact("ProduceRefused", *replica.key, log_end_offset=end, details=details)
+    stage.cluster.on_fact(node, fact)
+
+
 def other_bytes(stage: Stage) -> None:
     node, replica = stage.follower()
     replica.log.segments[0].file.append([bytes(61)])
@@ -128,6 +144,7 @@ def forgotten_vote(stage: Stage) -> None:
         (nobody_left, "acked-durable"),
         (too_high_watermark, "watermark"),
         (too_small_isr, "maximal-isr"),
+        (refused_although_next, "false-refusal"),
         (forgotten_vote, "raft-memory"),
     ],
 )
