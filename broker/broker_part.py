@@ -314,6 +314,14 @@ class BrokerPart:
 
     # -- a stop in good order --------------------------------------------------------------------
 
+    @property
+    def has_left(self) -> bool:
+        """Nobody counts on us, as far as our image says; or nobody ever did."""
+        if self.lifecycle.phase is not Phase.SERVING:
+            return True
+        broker = self.image.brokers.get(self.config.node_id)
+        return broker is None or broker.fenced
+
     def stop(self) -> None:
         """Sync every log; when all is on disk, say so for the next process. Nothing new is taken.
 

@@ -50,6 +50,8 @@ class NodeConfig:
     broker_heartbeat_interval_ms: int = 200
     broker_session_timeout_ms: int = 1_500
     controller_request_timeout_ms: int = 1_000
+    controlled_shutdown_timeout_ms: int = 1_000
+    """How long a node that stops waits to be fenced; then it stops without."""
     replica_lag_time_max_ms: int = 3_000
     replica_fetch_wait_max_ms: int = 250
     replica_fetch_timeout_ms: int = 1_500

@@ -44,6 +44,7 @@ from broker.quorum.image import MetadataImage
 from broker.quorum.raft_driver import RAFT_LOG, RaftDriver
 from broker.quorum.record_text import describe_records
 from broker.quorum.records import decode_entry
+from broker.shutdown import Shutdown, Stage
 from broker.wire.messages import (
     DescribeNodeRequest,
     MetadataFetchRequest,
@@ -112,6 +113,7 @@ class NodeCore:
             lifecycle = BrokerLifecycle(config, identity.disk_id, incarnation, was_clean)
             logs = LogManager(disk, index_interval_bytes=config.log_index_interval_bytes)
             self.broker = BrokerPart(config, logs, lifecycle, self.channel, self.outbox)
+        self._shutdown = Shutdown(config, self.broker, self.driver)
 
     def _is_voter(self) -> bool:
         """A voter counts only with the disk it was named with: a wiped one takes no part."""
@@ -154,6 +156,10 @@ class NodeCore:
         self._advance_metadata(now_ms)
         if self.broker is not None:
             self.broker.settle(now_ms)
+            self._advance_metadata(now_ms)
+        if self._shutdown.stage is not Stage.RUNNING:
+            self._shutdown.advance(now_ms)
+            self._quorum_moved = True
             self._advance_metadata(now_ms)
         return self.outbox.take()
 
@@ -297,15 +303,13 @@ class NodeCore:
         elif self.broker is not None:
             self.broker.on_storage_failed(reason)
 
-    def stop(self) -> list[Effect]:
-        """Begin to stop in good order. Go on calling `handle` until `is_stopped`."""
-        if self.broker is not None:
-            self.broker.stop()
-        return self.outbox.take()
+    def stop(self, now_ms: int) -> None:
+        """Begin to stop in good order. Go on calling `handle`, at once, until `is_stopped`."""
+        self._shutdown.begin(now_ms)
 
     @property
     def is_stopped(self) -> bool:
-        return self.broker is None or self.broker.is_stopped
+        return self._shutdown.stage is Stage.STOPPED
 
     def on_disk_error(self, error: Exception) -> list[Effect]:
         """A write failed and what it left is unknown, or a file does not hold what it must: answer
@@ -334,6 +338,7 @@ class NodeCore:
     def next_deadline_ms(self) -> int:
         """When `handle` must be called although nothing arrives."""
         deadlines = [FAR_MS if self.driver is None else self._quorum_deadline_ms]
+        deadlines.append(self._shutdown.next_deadline_ms())
         if self.feed is not None:
             deadlines.append(self.feed.next_deadline_ms())
         if self.broker is not None:

@@ -46,6 +46,14 @@ class BrokerLifecycle:
     next_request_ms: int = 0
     in_flight: bool = False
     """A registration or heartbeat is unanswered."""
+    is_leaving: bool = False
+    """Asks to be fenced from now on."""
+
+    def leave(self, now_ms: int) -> None:
+        """The process is about to end: ask to be fenced, at once."""
+        self.is_leaving = True
+        if self.phase is Phase.SERVING:
+            self.next_request_ms = now_ms
 
     def on_recovered(self, damaged: tuple[tuple[str, int], ...], now_ms: int) -> None:
         assert self.phase is Phase.RECOVERING
@@ -78,7 +86,7 @@ class BrokerLifecycle:
             node_id=self.config.node_id,
             broker_epoch=self.broker_epoch,
             metadata_index=metadata_index,
-            want_fence=self.phase is not Phase.SERVING,
+            want_fence=self.is_leaving or self.phase is not Phase.SERVING,
         )
 
     def on_sent(self, sent: bool, now_ms: int) -> None:

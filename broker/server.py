@@ -150,9 +150,9 @@ class Server:
         return 1 if self.halted is not None else 0
 
     def _stop_in_good_order(self) -> None:
-        """Sync what is unsynced and leave a mark; give up after a while, which costs only speed."""
+        """Leave, sync, leave a mark; give up after a while, which costs only speed."""
         deadline_ms = clock.now_ms() + STOP_MS_MAX
-        self._execute(self.core.stop())
+        self.core.stop(clock.now_ms())
         while self.halted is None and not self.core.is_stopped and clock.now_ms() < deadline_ms:
             self._turn(self._wait(), clock.now_ms())
         logger.info("stopped %s", "cleanly" if self.core.is_stopped else "without a clean mark")

@@ -188,6 +188,27 @@ def on_durable(state: RaftState) -> None:
         _decide(state)
 
 
+def hand_over(state: RaftState) -> None:
+    """A leader that is about to go asks its best follower to be elected, once that one has the
+    whole log: without it the follower could not win. Safety needs nothing new, it is an election
+    like any other."""
+    progress = state.progress_by_voter
+    if not progress:
+        return
+    best = max(sorted(progress), key=lambda voter_id: progress[voter_id].match_index)
+    if progress[best].match_index == state.log.last_index:
+        disk_ids = {voter.node_id: voter.disk_id for voter in state.config.voters}
+        state.send(
+            TimeoutNow(
+                from_id=state.config.node_id,
+                from_disk_id=state.config.disk_id,
+                to_id=best,
+                to_disk_id=disk_ids[best],
+                term=state.term,
+            )
+        )
+
+
 def on_timeout_now(state: RaftState, message: TimeoutNow) -> None:
     """The leader hands over: no pre-vote, and the voters are told why they are asked although
     they have just heard a leader."""

@@ -128,6 +128,12 @@ class RaftNode:
             return None
         return state.log.append_own(state.term, data)
 
+    def hand_over(self) -> None:
+        """Let the voter with most of the log stand for election now (thesis 3.10); nothing when
+        not leader. It may fail, and then this leader stays: ask again."""
+        if self._state.role is Role.LEADER:
+            election.hand_over(self._state)
+
     # -- outputs -----------------------------------------------------------------------------
 
     def ready(self) -> Ready | None:

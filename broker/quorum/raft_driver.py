@@ -125,6 +125,11 @@ class RaftDriver:
         """Append an entry; its index, or None when not leader (see RaftNode.propose)."""
         return None if self._node is None else self._node.propose(data)
 
+    def hand_over(self) -> None:
+        """Let another voter lead, if it can (see RaftNode.hand_over)."""
+        if self._node is not None:
+            self._node.hand_over()
+
     def on_synced(self, token: SyncToken, now_ms: int) -> None:
         """The sync under way is done; any other token is stale and ignored."""
         if token != self._token:

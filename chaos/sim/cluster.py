@@ -182,9 +182,12 @@ class SimCluster:
             watcher.on_wiped(node)
 
     def start(self, node: SimNode) -> None:
+        """Start it, or if it is about to stop let it start again then."""
         if not node.is_up:
             self.tell(node.name, "start", "starts")
             node.start()
+        else:
+            node.starts_again = True
 
     # -- looking ---------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ class SimNode:
         self._unfinished: list[Effect] = []
         """What the process was about to do when it was stopped in the middle of a turn."""
         self._is_stopping = False
+        self.starts_again = False
+        """To be started once it has stopped."""
         self._inbox: list[Event] = []
         self._wake_ms = -1
         self._last_turn_ms = 0
@@ -93,6 +95,7 @@ class SimNode:
         assert self.core is None
         self.incarnation += 1
         self._is_stopping = False
+        self.starts_again = False
         self._inbox = []
         self._reply_to = {}
         self._wake_ms = -1
@@ -136,7 +139,8 @@ class SimNode:
         """Ask the process to stop in good order; it is down once it has."""
         assert self.core is not None
         self._is_stopping = True
-        self._execute(self.core.stop())
+        self.starts_again = False
+        self.core.stop(self.clock.now_ms)
         self.wake()
 
     def pause(self) -> None:
@@ -213,6 +217,8 @@ class SimNode:
         if self._is_stopping and self.core.is_stopped:
             self.core = None
             self.disk.process_crash()
+            if self.starts_again:
+                self.cluster.start(self)
             return
         self.cluster.after_turn(self)
         until_ms = min(max(self.core.next_deadline_ms() - now_ms, 1), TURN_MS_MAX)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from broker.broker_part import CLEAN, SHUTDOWN_PATH
 from broker.config import NodeConfig, VoterAddress
 from broker.core import Identity, NodeCore
-from broker.events import Answered, Halt, Paused, Plane, Received, SyncFailed, Unsent
+from broker.events import Answered, Halt, Paused, Plane, Received, Send, SyncFailed, Unsent
 from broker.lifecycle import Phase
-from broker.quorum.records import TopicDeleted
+from broker.quorum.records import BrokerFenced, TopicDeleted
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import (
     BrokerHeartbeatRequest,
@@ -201,7 +202,7 @@ def test_a_clean_stop_syncs_what_was_written_during_a_sync() -> None:
     while not stage.syncs:
         stage.produce("v" * 300, acks=1)
     stage.produce("last", acks=1)
-    stage._carry_out(stage.core.stop())
+    stage.stop()
     assert not stage.core.is_stopped
     stage.sync()
     assert stage.core.is_stopped
@@ -213,7 +214,7 @@ def test_a_stopping_broker_takes_nothing_new() -> None:
     stage.start()
     stage.create_topic(leader=1, replicas=(1,), min_isr=1)
     stage.produce("a")
-    stage._carry_out(stage.core.stop())
+    stage.stop()
     assert stage.verdict(stage.produce("b")) == "none"
     assert stage.ends[0] == 1
     stage.sync()
@@ -285,3 +286,41 @@ def test_a_sync_of_the_log_that_fails_ends_the_node_even_without_anybody_waiting
     stage.produce(batch("a"), acks=0)
     stage.handle(SyncFailed(stage.syncs[-1].token, "input/output error"))
     assert stage.halts
+
+
+# -- leaving -------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_stops_asks_to_be_fenced_and_serves_until_it_is() -> None:
+    stage = Stage()
+    stage.start()
+    stage.create_topic(leader=1, replicas=(1, 2), min_isr=1)
+    stage.core.stop(stage.now_ms)
+    asked = [
+        effect.body
+        for effect in stage.handle()
+        if isinstance(effect, Send) and isinstance(effect.body, BrokerHeartbeatRequest)
+    ]
+    assert [request.want_fence for request in asked] == [True]
+    stage.produce("a")
+    assert stage.ends[0] == 1, "it serves until its image says that it is out"
+    epoch = stage.epochs[1]
+    stage.metadata(
+        stage.changed(leader=2, isr=(2,)),
+        BrokerFenced(1, epoch, True),
+    )
+    assert stage.verdict(stage.produce("b")) == "none"
+    stage.sync()
+    assert stage.core.is_stopped
+    assert stage.disk.read_whole(SHUTDOWN_PATH) == CLEAN
+
+
+def test_a_broker_that_nobody_fences_stops_all_the_same() -> None:
+    stage = Stage()
+    stage.start()
+    stage.core.stop(stage.now_ms)
+    stage.handle()
+    stage.later(stage.config.controlled_shutdown_timeout_ms - 1)
+    assert not stage.core.is_stopped
+    stage.later(1)
+    assert stage.core.is_stopped

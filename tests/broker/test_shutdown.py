@@ -1,4 +1,4 @@
-"""The mark of a clean stop: there after one, gone as soon as the next process runs."""
+"""A stop in good order: the mark of it, and that nobody has to wait for the one who goes."""
 
 from __future__ import annotations
 
@@ -40,3 +40,28 @@ def test_a_crash_leaves_none() -> None:
     _, node = started()
     node.crash(power_loss=False)
     assert not shutdown_was_clean(node.disk)
+
+
+def test_whoever_leads_has_successors_before_it_is_gone() -> None:
+    """Leaderships of partitions, places in ISRs and the metadata quorum: nobody misses it for as
+    long as a session or an election timeout lasts."""
+    cluster = SimCluster(3, Choices(from_seed(5)))
+    cluster.start_all()
+    setup = Setup(partitions=3)
+    creation = TopicCreation(cluster, create_request("t", setup))
+    assert cluster.wait(20_000, "the topic is created", lambda: creation.is_done)
+    for node in list(cluster.nodes.values()):
+        assert cluster.wait(20_000, "all is well", cluster.converged)
+        began_ms = cluster.clock.now_ms
+        node.stop()
+        assert cluster.wait(5_000, "it has stopped", lambda node=node: not node.is_up)
+        others = [other for other in cluster.nodes.values() if other is not node]
+        images = [other.core.image for other in others if other.core is not None]
+        image = max(images, key=lambda image: image.index)
+        for _, _, partition in image.all_partitions():
+            assert partition.leader in (other.config.node_id for other in others)
+            assert node.config.node_id not in partition.isr
+        drivers = [other.core.driver for other in others if other.core is not None]
+        assert any(driver is not None and driver.is_leader for driver in drivers)
+        assert cluster.clock.now_ms - began_ms < 400, "well below every time-out"
+        node.start()

@@ -406,6 +406,23 @@ def test_thesis_3_10_leadership_transfer_starts_an_election_at_once() -> None:
     assert lone.sent() == requests
 
 
+def test_thesis_3_10_a_leader_hands_over_to_who_has_the_whole_log() -> None:
+    """Whoever lacks an entry could not be elected; who has it is asked, by the leader only."""
+    lone = Lone()
+    lone.node.hand_over()
+    lone.become_leader()
+    lone.hear(said(AppendEntriesResponse, 3, 1, term=1, match_index=1))
+    lone.node.propose(b"x")
+    lone.sent()
+    lone.node.hand_over()
+    assert TimeoutNow not in map(type, lone.node.messages_beside_sync())
+    lone.hear(said(AppendEntriesResponse, 3, 1, term=1, match_index=2))
+    lone.sent()
+    lone.node.hand_over()
+    assert lone.node.messages_beside_sync() == (said(TimeoutNow, 1, 3, term=1),)
+    assert lone.node.is_leader, "until the other one is elected"
+
+
 def test_thesis_6_2_a_leader_without_a_majority_steps_down() -> None:
     lone = Lone(5, check_quorum_ms=1500)
     lone.become_leader()

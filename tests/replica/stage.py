@@ -145,6 +145,11 @@ class Stage:
         self.now_ms += milliseconds
         return self.handle()
 
+    def stop(self) -> list[Effect]:
+        """Ask the node to stop; no controller fences it in time."""
+        self.core.stop(self.now_ms)
+        return self.handle() + self.later(self.config.controlled_shutdown_timeout_ms)
+
     def _carry_out(self, effects: list[Effect]) -> list[Effect]:
         self.effects += effects
         seen = list(effects)

@@ -1,0 +1,76 @@
+"""How a node stops in good order: it leaves first, so that nobody has to wait for it to be missed.
+
+    RUNNING -> LEAVING -> SYNCING -> HANDING_OVER -> STOPPED
+
+LEAVING: the broker asks to be fenced; the controller's one entry takes it out of every ISR and
+moves its leaderships (KIP-631; Kafka's controlled shutdown). It goes on serving until its own image
+says so. SYNCING: every log, a last checkpoint, the mark of a clean stop. HANDING_OVER: a voter that
+leads lets another one stand for election (Raft thesis 3.10). Each step but the second has a
+deadline: what it spares others is time, never records.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from broker.broker_part import BrokerPart
+from broker.config import NodeConfig
+from broker.quorum.raft_driver import RaftDriver
+
+FAR_MS = 2**62
+
+
+class Stage(Enum):
+    RUNNING = "running"
+    LEAVING = "leaving"
+    SYNCING = "syncing"
+    HANDING_OVER = "handing over"
+    STOPPED = "stopped"
+
+
+class Shutdown:
+    def __init__(
+        self, config: NodeConfig, broker: BrokerPart | None, driver: RaftDriver | None
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._driver = driver
+        self._deadline_ms = FAR_MS
+        self._next_hand_over_ms = 0
+        self.stage = Stage.RUNNING
+
+    def begin(self, now_ms: int) -> None:
+        if self.stage is Stage.RUNNING:
+            self.stage = Stage.LEAVING
+            self._deadline_ms = now_ms + self._config.controlled_shutdown_timeout_ms
+            if self._broker is not None:
+                self._broker.lifecycle.leave(now_ms)
+
+    def advance(self, now_ms: int) -> None:
+        """At the end of a turn: go on as far as it goes."""
+        broker = self._broker
+        if self.stage is Stage.LEAVING and (
+            broker is None or broker.has_left or now_ms >= self._deadline_ms
+        ):
+            self.stage = Stage.SYNCING
+            self._deadline_ms = FAR_MS
+            if broker is not None:
+                broker.stop()
+        if self.stage is Stage.SYNCING and (broker is None or broker.is_stopped):
+            self.stage = Stage.HANDING_OVER
+            self._deadline_ms = now_ms + self._config.controller_quorum_election_timeout_ms
+        if self.stage is Stage.HANDING_OVER and (self._follows() or now_ms >= self._deadline_ms):
+            self.stage = Stage.STOPPED
+        if self.stage is Stage.HANDING_OVER and now_ms >= self._next_hand_over_ms:
+            assert self._driver is not None
+            self._driver.hand_over()
+            self._next_hand_over_ms = now_ms + self._config.controller_quorum_heartbeat_ms
+
+    def _follows(self) -> bool:
+        """Whether nobody would miss us as a leader of the metadata quorum."""
+        return self._driver is None or not self._driver.is_leader or len(self._config.voters) == 1
+
+    def next_deadline_ms(self) -> int:
+        if self.stage is Stage.HANDING_OVER:
+            return min(self._deadline_ms, self._next_hand_over_ms)
+        return self._deadline_ms
