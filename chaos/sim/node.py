@@ -214,13 +214,13 @@ class SimNode:
         self._execute(effects)
         if self.core is None or self.incarnation != incarnation:
             return
+        self.cluster.after_turn(self)
         if self._is_stopping and self.core.is_stopped:
             self.core = None
             self.disk.process_crash()
             if self.starts_again:
                 self.cluster.start(self)
             return
-        self.cluster.after_turn(self)
         until_ms = min(max(self.core.next_deadline_ms() - now_ms, 1), TURN_MS_MAX)
         # Never twice in one millisecond.
         self.wake(self.clock.true_delay_ms(until_ms) if not self._inbox else 1)
