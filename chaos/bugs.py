@@ -542,6 +542,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "a snapshot has only the last batch of a producer, so a retry of an older one is refused "
         "after a restart although it is in the log (as Kafka's snapshots)",
         ("false-refusal",),
+        elsewhere="an answer lost, four later ones not, and a restart between: "
+        "tests/log/test_producer_snapshot.py",
     ),
     Mutant(
         "forgotten-taken-for-new",
