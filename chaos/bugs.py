@@ -460,6 +460,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ("request, log._sync.synced_end = None, log.log_end_offset",),
         "what is readable after a crash counts as durable (protocol rule 1.8, etcd #14098's kin)",
         UNSAFE,
+        elsewhere="once in hundreds of seeds: tests/log/test_rules.py",
     ),
     Mutant(
         "new-segment-not-linked",
