@@ -37,6 +37,7 @@ from broker.events import (
 )
 from broker.log.errors import CorruptFile
 from broker.ports import DiskError
+from broker.quorum.raft_driver import RAFT_LOG
 from broker.runtime import clock
 from broker.runtime.disk import RealDisk
 from broker.runtime.identity import IdentityError, open_data_dir
@@ -109,6 +110,8 @@ class Server:
         self.disk = disk
         self.network = Network(config, self._count)
         self.workers = Workers(WORKERS, self.network.wake)
+        self.quorum_worker = Workers(1, self.network.wake)
+        """The metadata log's own: its syncs do not wait behind those of a thousand partitions."""
         self.facts: FactLog | None = None
         if config.facts != "off":
             path = Path(config.data_dir) / "facts.jsonl"
@@ -166,7 +169,9 @@ class Server:
         now_ms = clock.now_ms()
         if now_ms >= self._next_stall_check_ms:
             self._next_stall_check_ms = now_ms + STALL_CHECK_MS
-            self.workers.give_up_on_stalled(self.config.disk_stall_ms_max)
+            for workers in (self.quorum_worker, self.workers):
+                workers.give_up_on_stalled(self.config.disk_stall_ms_max)
+        events += self.quorum_worker.completed()
         events += self.workers.completed()
         pending, self.pending = self.pending, []
         return events + pending
@@ -197,7 +202,9 @@ class Server:
                     if unsent is not None:
                         self.pending.append(unsent)
                 case Sync() | Store() | Remove():
-                    self.workers.submit(self.disk.prepare(effect))
+                    is_quorum = isinstance(effect, Sync) and effect.token.log == RAFT_LOG
+                    workers = self.quorum_worker if is_quorum else self.workers
+                    workers.submit(self.disk.prepare(effect))
                 case Resume(work):
                     self.pending.append(Continue(work))
                 case Link():
@@ -213,6 +220,7 @@ class Server:
 
     def close(self) -> None:
         """End the device threads (a sync under way is finished), then the sockets."""
+        self.quorum_worker.close()
         self.workers.close()
         self.network.close(linger_ms=200)
         if self.facts is not None:
