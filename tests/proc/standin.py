@@ -58,6 +58,9 @@ def metadata(config: NodeConfig) -> MetadataResponse:
     )
 
 
+POLL_MS = 50
+
+
 def serve(config: NodeConfig) -> None:
     context = zmq.Context()
     routers = []
@@ -69,6 +72,8 @@ def serve(config: NodeConfig) -> None:
             routers.append(router)
     print(f"node {config.node_id} listens", flush=True)
     while True:
+        if not routers[0].poll(POLL_MS):
+            continue  # a signal that came just before the wait has its handler run after it
         sender, *parts = routers[0].recv_multipart()
         message = frames.decode(parts)
         body = describe if isinstance(message.body, DescribeNodeRequest) else metadata
