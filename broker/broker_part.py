@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from broker.config import NodeConfig
 from broker.controller_channel import Call, ControllerChannel
 from broker.events import (
+    FAR_MS,
     Answered,
     Connection,
     Continue,
@@ -334,23 +335,28 @@ class BrokerPart:
     def _maybe_stopped(self) -> None:
         if not self._is_stopping or self.is_stopped:
             return
-        for log in self.logs.all():
-            # Again after each sync: what was written while one was under way needs its own.
-            request = log.sync_request(force=True)
-            if request is not None:
-                self.outbox.add(sync_effect((log.topic_id, log.partition), request))
-        if any(log.synced_end < log.log_end_offset for log in self.logs.all()):
-            return
-        if not self._is_last_checkpoint_begun and not self.logs.is_checkpointing:
+        if not self._is_last_checkpoint_begun:
+            if not self._sync_all() or self.logs.is_checkpointing:
+                return
             # The next process then reads next to nothing.
             self._is_last_checkpoint_begun = True
             self._begin_checkpoint()
-        if not self._is_last_checkpoint_begun or self.logs.is_checkpointing:
+        if self.logs.is_checkpointing:
             return
         if self.lifecycle.broker_epoch >= 0 or self.lifecycle.clean_shutdown:
             self.outbox.add(Store(SHUTDOWN_PATH, 1, CLEAN))
         else:
             self.is_stopped = True
+
+    def _sync_all(self) -> bool:
+        """Ask for every sync that is missing; True once none is."""
+        logs = self.logs.all()
+        for log in logs:
+            # Again after each sync: what was written while one was under way needs its own.
+            request = log.sync_request(force=True)
+            if request is not None:
+                self.outbox.add(sync_effect((log.topic_id, log.partition), request))
+        return all(log.synced_end >= log.log_end_offset for log in logs)
 
     def on_store_failed(self, path: str, reason: str) -> None:
         """A checkpoint that was not written leaves the older one, which is as true; without the
@@ -440,7 +446,7 @@ class BrokerPart:
 
     def lifecycle_deadline_ms(self) -> int:
         waiting = self.lifecycle.phase is Phase.RECOVERING or self.lifecycle.in_flight
-        return 2**62 if waiting else self.lifecycle.next_request_ms
+        return FAR_MS if waiting else self.lifecycle.next_request_ms
 
     def on_pause(self, gap_ms: int) -> None:
         """We were deaf for a while: nobody lagged in that time."""

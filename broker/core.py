@@ -16,6 +16,7 @@ from broker.config import NodeConfig
 from broker.controller_channel import ControllerChannel
 from broker.controller_host import ControllerHost
 from broker.events import (
+    FAR_MS,
     Answered,
     Continue,
     Effect,
@@ -51,8 +52,6 @@ from broker.wire.messages import (
     MetadataFetchResponse,
     RaftRequest,
 )
-
-FAR_MS = 2**62
 
 
 @dataclass(frozen=True, slots=True)

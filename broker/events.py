@@ -12,6 +12,9 @@ from enum import Enum
 
 from broker.ports import Buffer
 
+FAR_MS = 2**62
+"""A deadline that never comes."""
+
 # A message body is any dataclass registered in wire.messages; the codec refuses everything else.
 Body = object
 

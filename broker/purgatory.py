@@ -10,12 +10,11 @@ from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from broker.events import Connection
+from broker.events import FAR_MS, Connection
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import Appended, FetchRequest, ProducePartResult, ProduceResponse
 
 PartitionKey = tuple[str, int]
-_FAR_MS = 2**62
 
 
 @dataclass(slots=True)
@@ -138,7 +137,7 @@ class Purgatory:
     def next_deadline_ms(self) -> int:
         while self._deadlines and self._is_settled(self._deadlines[0][2]):
             heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else _FAR_MS
+        return self._deadlines[0][0] if self._deadlines else FAR_MS
 
     def _is_settled(self, parked: ParkedProduce | ParkedFetch) -> bool:
         if isinstance(parked, ParkedProduce):

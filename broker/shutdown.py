@@ -15,9 +15,8 @@ from enum import Enum
 
 from broker.broker_part import BrokerPart
 from broker.config import NodeConfig
+from broker.events import FAR_MS
 from broker.quorum.raft_driver import RaftDriver
-
-FAR_MS = 2**62
 
 
 class Stage(Enum):

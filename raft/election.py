@@ -195,15 +195,14 @@ def hand_over(state: RaftState) -> None:
     progress = state.progress_by_voter
     if not progress:
         return
-    best = max(sorted(progress), key=lambda voter_id: progress[voter_id].match_index)
-    if progress[best].match_index == state.log.last_index:
-        disk_ids = {voter.node_id: voter.disk_id for voter in state.config.voters}
+    best = max(state.config.peers, key=lambda voter: progress[voter.node_id].match_index)
+    if progress[best.node_id].match_index == state.log.last_index:
         state.send(
             TimeoutNow(
                 from_id=state.config.node_id,
                 from_disk_id=state.config.disk_id,
-                to_id=best,
-                to_disk_id=disk_ids[best],
+                to_id=best.node_id,
+                to_disk_id=best.disk_id,
                 term=state.term,
             )
         )

@@ -258,9 +258,10 @@ class LogManager:
         self._removals.clear()
         return removals
 
-    def age_producers(self, elapsed_ms: int, expiration_ms: int) -> int:
-        """Time went by: forget producers that were silent for so long; how many these are."""
-        return sum(log.producers.age(elapsed_ms, expiration_ms) for log in self.all())
+    def age_producers(self, elapsed_ms: int, expiration_ms: int) -> None:
+        """Time went by: forget producers that were silent for so long."""
+        for log in self.all():
+            log.producers.age(elapsed_ms, expiration_ms)
 
     # --- checkpoints ------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from broker.log.segment import (
     OFFSET_DIGITS,
     TIME_INDEX_SUFFIX,
     Segment,
+    segment_name,
     segment_path,
 )
 from broker.ports import Disk
@@ -86,10 +87,15 @@ def recover_log(
         for base_offset in _base_offsets(found.directory, names)
     ]
     start_offset = load_log_start(disk, found.directory)
-    believed = _believe(disk, found, names, segments, start_offset)
+    stored_epochs = _stored_epochs(disk, found.directory, names)
+    believed = None
+    if stored_epochs is not None:
+        believed = _believe(disk, found, names, segments, start_offset, LeaderEpochs(stored_epochs))
     scan = _Scan(found, segments, start_offset, believed)
     yield from scan.run()
-    return scan.finish(disk, names, index_interval_bytes)
+    log = scan.finish(disk, names, index_interval_bytes)
+    log.derived.epochs = stored_epochs
+    return log
 
 
 def _base_offsets(directory: str, names: tuple[str, ...]) -> list[int]:
@@ -118,20 +124,19 @@ def _believe(
     names: tuple[str, ...],
     segments: list[Segment],
     start_offset: int,
+    epochs: LeaderEpochs,
 ) -> _Believed | None:
     """How much of the log needs no reading: up to the newest snapshot at or below the recovery
-    point, if all segments below it, the epochs and the snapshot tell of the same log."""
-    stored = _stored_epochs(disk, found.directory, names)
+    point, if all segments below it, the stored epochs and the snapshot tell of the same log."""
     chain = [segment for segment in segments if segment.base_offset >= start_offset]
     count = sum(start_offset < segment.base_offset <= found.recovery_point for segment in chain)
-    while count and _snapshot_name(chain[count].base_offset) not in names:
+    while count and segment_name(chain[count].base_offset, SNAPSHOT_SUFFIX) not in names:
         count -= 1
-    if stored is None or not count or chain[0].base_offset != start_offset:
+    if not count or chain[0].base_offset != start_offset:
         return None
     end_offset = chain[count].base_offset
-    path = f"{found.directory}/{_snapshot_name(end_offset)}"
+    path = segment_path(found.directory, end_offset, SNAPSHOT_SUFFIX)
     snapshot = decode_snapshot(disk.read_whole(path))
-    epochs = LeaderEpochs(stored)
     epochs.truncate_to(end_offset)
     if snapshot is None or snapshot.leader_epoch != epochs.last_epoch():
         return None
@@ -143,10 +148,6 @@ def _believe(
                 adopted.disown()
             return None
     return _Believed(end_offset, snapshot.producers, epochs)
-
-
-def _snapshot_name(offset: int) -> str:
-    return f"{offset:0{OFFSET_DIGITS}d}{SNAPSHOT_SUFFIX}"
 
 
 def _stored_epochs(
@@ -331,12 +332,11 @@ class _Scan:
             producers=self._producers,
             recovery_point=found.recovery_point,
         )
-        log.derived.epochs = _stored_epochs(disk, found.directory, names)
         log.derived.snapshots = {
             segment.base_offset: None
             for segment in self._kept
             if segment.base_offset <= self._believed_end
-            and _snapshot_name(segment.base_offset) in names
+            and segment_name(segment.base_offset, SNAPSHOT_SUFFIX) in names
         }
         log.removals += [
             f"{found.directory}/{name}"
@@ -359,11 +359,8 @@ class _Scan:
 
     def _maybe_forget_indexes(self, segment: Segment, names: tuple[str, ...]) -> None:
         """Below the recovery point the index files are durable: read them when they are needed."""
-        paths = [
-            segment_path(self._found.directory, segment.base_offset, suffix)
-            for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX)
-        ]
-        stored = all(path.rpartition("/")[2] in names for path in paths)
+        suffixes = (INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+        stored = all(segment_name(segment.base_offset, suffix) in names for suffix in suffixes)
         if stored and segment.end_offset <= self._found.recovery_point:
             segment.on_indexes_stored()
 

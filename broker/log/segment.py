@@ -32,8 +32,12 @@ LARGE_WINDOW_BYTES = 65_536
 LARGE_BATCH_BYTES = 16_384
 
 
+def segment_name(base_offset: int, suffix: str = LOG_SUFFIX) -> str:
+    return f"{base_offset:0{OFFSET_DIGITS}d}{suffix}"
+
+
 def segment_path(directory: str, base_offset: int, suffix: str = LOG_SUFFIX) -> str:
-    return f"{directory}/{base_offset:0{OFFSET_DIGITS}d}{suffix}"
+    return f"{directory}/{segment_name(base_offset, suffix)}"
 
 
 class Segment:
@@ -152,10 +156,10 @@ class Segment:
     def adopt(self, end_offset: int, max_timestamp_ms: int) -> BatchHeader | None:
         """Believe what was stored of this file, which takes no more bytes; its last batch's header.
         None if that batch or the indexes say otherwise."""
-        path = self._path(INDEX_SUFFIX)
-        if not self._disk.exists(path) or not self._disk.exists(self._path(TIME_INDEX_SUFFIX)):
+        if not self._has_index_files():
             return None
-        index = OffsetIndex.decode(self.base_offset, self._disk.read_whole(path), self.size_bytes)
+        data = self._disk.read_whole(self._path(INDEX_SUFFIX))
+        index = OffsetIndex.decode(self.base_offset, data, self.size_bytes)
         if index is None:
             return None
         last: BatchHeader | None = None
@@ -281,14 +285,18 @@ class Segment:
     def _path(self, suffix: str) -> str:
         return segment_path(self._directory, self.base_offset, suffix)
 
+    def _has_index_files(self) -> bool:
+        return all(
+            self._disk.exists(self._path(name)) for name in (INDEX_SUFFIX, TIME_INDEX_SUFFIX)
+        )
+
     def _load_indexes(self) -> None:
         if self._index is not None and self._time_index is not None:
             return
-        index_path, time_index_path = self._path(INDEX_SUFFIX), self._path(TIME_INDEX_SUFFIX)
-        if self._disk.exists(index_path) and self._disk.exists(time_index_path):
-            data = self._disk.read_whole(index_path)
+        if self._has_index_files():
+            data = self._disk.read_whole(self._path(INDEX_SUFFIX))
             self._index = OffsetIndex.decode(self.base_offset, data, self.size_bytes)
-            data = self._disk.read_whole(time_index_path)
+            data = self._disk.read_whole(self._path(TIME_INDEX_SUFFIX))
             self._time_index = TimeIndex.decode(self.base_offset, data, self.end_offset)
             self._index_trusted = False
         if self._index is None or self._time_index is None:

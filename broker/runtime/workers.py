@@ -81,8 +81,7 @@ class Workers:
     # --- in the threads ---------------------------------------------------------------------------
 
     def _work(self, slot: int) -> None:
-        while (first := self._ready.get()) is not None:
-            job: Job | None = first
+        while (job := self._ready.get()) is not None:
             while job is not None:
                 job = self._run(slot, job)
 

@@ -30,6 +30,7 @@ from broker.wire.batch_header import BatchHeader
 from chaos.sim.batches import BatchReader
 from chaos.sim.cluster import SimCluster, Watcher
 from chaos.sim.node import SimNode
+from client.retry import GAP_ERRORS
 from raft import invariants as raft_invariants
 from raft.types import Entry
 
@@ -48,7 +49,7 @@ INVARIANTS = (
 )
 """Names of violations that are no anomalies of the checkers: the invariants above, and a process
 that gave up by an assertion of its own or without a failing disk."""
-GAP_ERRORS = ("OUT_OF_ORDER_SEQUENCE_NUMBER", "UNKNOWN_PRODUCER_ID")
+GAP_ERROR_NAMES = frozenset(error.name for error in GAP_ERRORS)
 PartitionKey = tuple[str, int]
 
 
@@ -106,8 +107,7 @@ class Invariants(Watcher):
             if last >= self._acked.get(where, 0):
                 self._acked[where] = last + 1
                 self._check_partition(where)
-
-        elif fact.kind == "ProduceRefused" and fact.details["error"] in GAP_ERRORS:
+        elif fact.kind == "ProduceRefused" and fact.details["error"] in GAP_ERROR_NAMES:
             self._check_refusal(node, fact)
 
     def _check_refusal(self, node: SimNode, fact: Fact) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.log.log_manager import LogManager
 from broker.log.partition_log import PartitionLog
 from broker.log.producer_snapshot import SnapshotFile, decode_snapshot, encode_snapshot
 from broker.log.producer_state import ProducerBatch, ProducerEntry, ProducerSnapshot
@@ -84,6 +85,20 @@ def knowledge(log: PartitionLog) -> tuple[object, ...]:
     return (log.producers.entries(), log.epochs.entries(), last_times, ends, read_all(log))
 
 
+def new_log() -> tuple[SimDisk, LogManager, PartitionLog]:
+    disk = SimDisk()
+    manager = recovered(disk)
+    return disk, manager, manager.create("t", KEY[0], 0, "ack", 1_000)
+
+
+def restarted(disk: SimDisk, manager: LogManager, log: PartitionLog) -> PartitionLog:
+    """The log after a checkpoint of all of it, a crash and a recovery."""
+    sync_all(disk, log)
+    checkpoint(disk, manager, {KEY: log.log_end_offset})
+    disk.process_crash()
+    return recovered_log(disk)
+
+
 def log_with_producers(disk: SimDisk, *, high_watermark: int = 80) -> PartitionLog:
     """80 batches of three producers and two leader epochs in many segments."""
     manager = recovered(disk)
@@ -129,20 +144,16 @@ def test_below_a_snapshot_only_last_batches_are_looked_at(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("damage", ["missing", "garbage"])
 def test_what_does_not_fit_is_not_believed(suffix: str, damage: str) -> None:
     """Each derived file of each segment in turn."""
-    count = len([path for path in _written().files() if path.endswith(suffix)])
-    for at in range(count):
+    expected = knowledge(log_with_producers(SimDisk()))
+    paths = [path for path in _written().files() if path.endswith(suffix) and "logs/" in path]
+    assert paths
+    for path in paths:
         disk = _written()
-        path = [path for path in disk.files() if path.endswith(suffix) and "logs/" in path][
-            at if suffix != "checkpoint" else 0
-        ]
         disk.remove(path)
         if damage == "garbage":
             disk.store(path, b"garbage!!")
-        expected = knowledge(log_with_producers(SimDisk()))
         disk.process_crash()
         assert knowledge(recovered_log(disk)) == expected, path
-        if suffix == "checkpoint":
-            return
 
 
 def _written() -> SimDisk:
@@ -174,17 +185,12 @@ def test_a_snapshot_of_another_history_is_not_believed() -> None:
 
 def test_the_five_batches_outlive_a_restart() -> None:
     """A retry of an old batch is a duplicate still, not out of order (Kafka keeps one batch)."""
-    disk = SimDisk()
-    manager = recovered(disk)
-    log = manager.create("t", KEY[0], 0, "ack", 1_000)
+    disk, manager, log = new_log()
     for at in range(5):
         append(log, make_batch(producer=(9, 0, at)))
     before = log.producers.get(9)
     append_many(log, 40)
-    sync_all(disk, log)
-    checkpoint(disk, manager, {KEY: 45})
-    disk.process_crash()
-    log = recovered_log(disk)
+    log = restarted(disk, manager, log)
     assert log.producers.get(9) == before
     assert before is not None
     assert len(before.batches) == 5
@@ -192,44 +198,32 @@ def test_the_five_batches_outlive_a_restart() -> None:
 
 def test_silence_is_counted_over_a_restart() -> None:
     """What was counted before the snapshot counts after it; the time between does not."""
-    disk = SimDisk()
-    manager = recovered(disk)
-    log = manager.create("t", KEY[0], 0, "ack", 1_000)
+    disk, manager, log = new_log()
     append(log, make_batch(producer=(9, 0, 0)))
     log.producers.age(0, 100)
     log.producers.age(60, 100)
     append_many(log, 40)
-    sync_all(disk, log)
-    checkpoint(disk, manager, {KEY: 41})
-    disk.process_crash()
-    log = recovered_log(disk)
+    log = restarted(disk, manager, log)
     assert log.producers.age(39, 100) == 0
     assert log.producers.age(1, 100) == 1
     assert log.producers.forgotten_through == 9
 
 
 def test_forgotten_is_remembered() -> None:
-    disk = SimDisk()
-    manager = recovered(disk)
-    log = manager.create("t", KEY[0], 0, "ack", 1_000)
+    disk, manager, log = new_log()
     append(log, make_batch(producer=(9, 0, 0)))
     append_many(log, 20)
     log.producers.age(0, 100)
     log.producers.age(100, 100)
     append_many(log, 20)
-    sync_all(disk, log)
-    checkpoint(disk, manager, {KEY: 41})
-    disk.process_crash()
-    log = recovered_log(disk)
+    log = restarted(disk, manager, log)
     assert log.producers.get(9) is None
     assert log.producers.forgotten_through == 9
 
 
 def test_a_beginning_above_zero_without_a_snapshot_is_incomplete() -> None:
     """Until we lead and know which ids are certainly new."""
-    disk = SimDisk()
-    manager = recovered(disk)
-    log = manager.create("t", KEY[0], 0, "ack", 1_000)
+    disk, _, log = new_log()
     append_many(log, 5)
     log.restart_at(100)
     sync_all(disk, log)
@@ -243,8 +237,7 @@ def test_a_beginning_above_zero_without_a_snapshot_is_incomplete() -> None:
     assert log.producers.forgotten_through == 49
 
 
-def test_all_of_recovery_reads_by_one_rule() -> None:
-    """The newest snapshot at or below the recovery point, not above."""
+def test_snapshots_are_stored_up_to_the_recovery_point_and_not_above() -> None:
     disk = SimDisk()
     log = log_with_producers(disk, high_watermark=40)
     above = [segment.base_offset for segment in log.segments if segment.base_offset > 40]

@@ -26,6 +26,7 @@ from broker.wire.messages import (
 )
 
 TOPIC_ID = "0" * 31 + "1"
+POLL_MS = 50
 
 
 def describe(config: NodeConfig) -> DescribeNodeResponse:
@@ -56,9 +57,6 @@ def metadata(config: NodeConfig) -> MetadataResponse:
         brokers=(BrokerEndpoint(config.node_id, config.host, config.broker_port, 5, False),),
         topics=(TopicInfo(ErrorCode.NONE, "t", TOPIC_ID, 1, "ack", 1_000_000, (part,)),),
     )
-
-
-POLL_MS = 50
 
 
 def serve(config: NodeConfig) -> None:
