@@ -97,6 +97,8 @@ class BrokerPart:
         self._is_marked_running = False
         self._is_stopping = False
         self.is_stopped = False
+        self.is_failed = False
+        """The disk is not to be trusted: only requests are refused and the controller is told."""
         self._early: list[Received] = []
         """Clients' requests that came before this broker may serve."""
         self._alter_in_flight = False
@@ -150,6 +152,8 @@ class BrokerPart:
         before, self.image = self.image, image
         for node_id in delta.brokers_changed:
             self._link_to(node_id, before, image)
+        if self.is_failed:
+            return
         if self.replicas.is_active:
             self.replicas.apply(image, delta, now_ms)
         self.check_activation(now_ms)
@@ -221,7 +225,7 @@ class BrokerPart:
 
     def on_answered(self, event: Answered, now_ms: int) -> None:
         if isinstance(event.body, FetchResponse):
-            if self._is_stopping:
+            if self._is_stopping or self.is_failed:
                 return  # nothing is appended behind the mark of a clean stop
             self.replicas.on_fetch_response(
                 event.peer, event.correlation_id, event.body, tuple(event.payload), now_ms
@@ -308,10 +312,18 @@ class BrokerPart:
         self._maybe_recovered(now_ms)
         self._maybe_stopped()
 
-    def on_storage_failed(self, reason: str) -> None:
-        """A sync failed: nothing unsynced may be trusted again. Answer who waits, then stop."""
-        self.produce.fail_all(tuple(self.replicas.partitions.values()), ErrorCode.STORAGE_ERROR)
-        self.outbox.add(Halt(f"the disk failed: {reason}"))
+    def fail(self, reason: str) -> None:
+        """A write or a sync failed, or a file does not hold what it must: what is on disk is
+        unknown. Answer who waits; from now on lead nothing, follow nobody, write nothing."""
+        if self.is_failed:
+            return
+        self.is_failed = True
+        self.outbox.fact(Fact("DiskFailed", details={"reason": reason}))
+        partitions = tuple(self.replicas.partitions.values())
+        self.produce.fail_all(partitions, ErrorCode.STORAGE_ERROR)
+        self.replicas.retire()
+        for parked in self.purgatory.fetches_on(partition.key for partition in partitions):
+            self.fetch.on_touched(parked)
 
     # -- a stop in good order --------------------------------------------------------------------
 
@@ -404,8 +416,9 @@ class BrokerPart:
             self.produce.on_expired(produce)
         for fetch in fetches:
             self.fetch.answer(fetch)
-        self._checkpoint(now_ms)
-        self._age_producers(now_ms)
+        if not self.is_failed:
+            self._checkpoint(now_ms)
+            self._age_producers(now_ms)
 
     def _age_producers(self, now_ms: int) -> None:
         if self._producers_aged_ms is None:
@@ -417,7 +430,7 @@ class BrokerPart:
 
     def settle(self, now_ms: int) -> None:
         """The end of a turn: everything that it touched is acted upon once."""
-        if not self.replicas.is_active:
+        if not self.replicas.is_active or self.is_failed:
             return
         settled = self.replicas.settle(now_ms)
         for partition in settled.touched:
@@ -435,7 +448,7 @@ class BrokerPart:
         if self.replicas.touched:
             return 0
         deadlines = [self.purgatory.next_deadline_ms(), self.lifecycle_deadline_ms()]
-        if self.replicas.is_active:
+        if self.replicas.is_active and not self.is_failed:
             deadlines += [self.replicas.next_deadline_ms(), self._next_checkpoint_ms]
             if self.replicas.isr_change_wanted() and not self._alter_in_flight:
                 deadlines.append(self._next_alter_ms)

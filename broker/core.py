@@ -37,10 +37,11 @@ from broker.events import (
 from broker.handlers.describe import describe_node
 from broker.handlers.metadata_fetch import MetadataFetchHandler
 from broker.lifecycle import BrokerLifecycle
+from broker.log.errors import CorruptFile
 from broker.log.log_manager import LogManager
 from broker.metadata_feed import MetadataFeed
 from broker.outbox import Outbox
-from broker.ports import Disk
+from broker.ports import Disk, DiskError
 from broker.quorum.image import MetadataImage
 from broker.quorum.raft_driver import RAFT_LOG, RaftDriver
 from broker.quorum.record_text import describe_records
@@ -67,8 +68,8 @@ class NodeCore:
     """One incarnation of one node.
 
     `incarnation` is drawn anew at each start. `draw(label, low, high)` is the only source of
-    chance, bounds included. DiskError and assertion errors of `start` and `handle` mean that the
-    process must end; what is on disk is good for a restart.
+    chance, bounds included. Assertion errors of `start` and `handle` mean that the process must
+    end; what is on disk is good for a restart. When the disk fails the node leaves, then halts.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class NodeCore:
             lifecycle = BrokerLifecycle(config, identity.disk_id, incarnation, was_clean)
             logs = LogManager(disk, index_interval_bytes=config.log_index_interval_bytes)
             self.broker = BrokerPart(config, logs, lifecycle, self.channel, self.outbox)
-        self._shutdown = Shutdown(config, self.broker, self.driver)
+        self._shutdown = Shutdown(config, self.broker, self.driver, self.outbox)
+        self._trouble = _DiskTrouble(self._on_disk_failed)
 
     def _is_voter(self) -> bool:
         """A voter counts only with the disk it was named with: a wiped one takes no part."""
@@ -154,15 +156,21 @@ class NodeCore:
         self._tick(now_ms)
         self._advance_metadata(now_ms)
         if self.broker is not None:
-            self.broker.settle(now_ms)
+            with self._trouble.at(now_ms):
+                self.broker.settle(now_ms)
             self._advance_metadata(now_ms)
         if self._shutdown.stage is not Stage.RUNNING:
-            self._shutdown.advance(now_ms)
+            with self._trouble.at(now_ms):
+                self._shutdown.advance(now_ms)
             self._quorum_moved = True
             self._advance_metadata(now_ms)
         return self.outbox.take()
 
     def _on_event(self, event: Event, now_ms: int) -> None:
+        with self._trouble.at(now_ms):
+            self._dispatch(event, now_ms)
+
+    def _dispatch(self, event: Event, now_ms: int) -> None:
         match event:
             case Received():
                 self._on_request(event, now_ms)
@@ -173,17 +181,17 @@ class NodeCore:
             case Synced(token):
                 self._on_synced(token, now_ms)
             case SyncFailed(token, reason):
-                self._on_sync_failed(token, reason)
+                self._on_sync_failed(token, reason, now_ms)
             case Stored(path, generation):
-                if self.broker is not None:
-                    self.broker.on_stored(path, generation, now_ms)
+                if (broker := self._disk_user) is not None:
+                    broker.on_stored(path, generation, now_ms)
             case StoreFailed(path, _, reason):
                 self._count("store_failures")
-                if self.broker is not None:
-                    self.broker.on_store_failed(path, reason)
+                if (broker := self._disk_user) is not None:
+                    broker.on_store_failed(path, reason)
             case Continue():
-                if self.broker is not None:
-                    self.broker.on_continue(event, now_ms)
+                if (broker := self._disk_user) is not None:
+                    broker.on_continue(event, now_ms)
             case Paused(gap_ms):
                 self._on_pause(gap_ms, now_ms)
 
@@ -282,7 +290,8 @@ class NodeCore:
             }
             self.outbox.fact(Fact("Applied", details=details))
         if self.broker is not None:
-            self.broker.on_image(self.image, delta, now_ms)
+            with self._trouble.at(now_ms):
+                self.broker.on_image(self.image, delta, now_ms)
 
     # -- disk --------------------------------------------------------------------------------------
 
@@ -291,16 +300,28 @@ class NodeCore:
             if self.driver is not None:
                 self._quorum_moved = True
                 self.driver.on_synced(token, now_ms)
-        elif self.broker is not None:
-            self.broker.on_synced(token, now_ms)
+        elif (broker := self._disk_user) is not None:
+            broker.on_synced(token, now_ms)
 
-    def _on_sync_failed(self, token: SyncToken, reason: str) -> None:
+    @property
+    def _disk_user(self) -> BrokerPart | None:
+        """The broker, unless its disk has failed: what the device answers then proves nothing."""
+        return None if self.broker is None or self.broker.is_failed else self.broker
+
+    def _on_sync_failed(self, token: SyncToken, reason: str, now_ms: int) -> None:
         if token.log == RAFT_LOG:
             if self.driver is not None:
                 self._quorum_moved = True
                 self.driver.on_sync_failed(token, reason)
-        elif self.broker is not None:
-            self.broker.on_storage_failed(reason)
+        else:
+            self._on_disk_failed(reason, now_ms)
+
+    def _on_disk_failed(self, reason: str, now_ms: int) -> None:
+        """The partitions' part of the disk cannot be trusted any more: claim nothing of it from now
+        on, let others lead at once, then halt. The quorum goes on until then."""
+        if self.broker is not None:
+            self.broker.fail(reason)
+        self._shutdown.fail(reason, now_ms)
 
     def stop(self, now_ms: int) -> None:
         """Begin to stop in good order. Go on calling `handle`, at once, until `is_stopped`."""
@@ -309,15 +330,6 @@ class NodeCore:
     @property
     def is_stopped(self) -> bool:
         return self._shutdown.stage is Stage.STOPPED
-
-    def on_disk_error(self, error: Exception) -> list[Effect]:
-        """A write failed and what it left is unknown, or a file does not hold what it must: answer
-        who waits, then stop (fail-stop)."""
-        if self.broker is not None:
-            self.broker.on_storage_failed(str(error))
-        else:
-            self.outbox.add(Halt(f"the disk failed: {error}"))
-        return self.outbox.take()
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -332,7 +344,8 @@ class NodeCore:
         if self.feed is not None:
             self.feed.poll(now_ms)
         if self.broker is not None:
-            self.broker.tick(now_ms)
+            with self._trouble.at(now_ms):
+                self.broker.tick(now_ms)
 
     def next_deadline_ms(self) -> int:
         """When `handle` must be called although nothing arrives."""
@@ -374,6 +387,30 @@ class NodeCore:
             self.driver.node if self.driver else None,
             self.counters,
         )
+
+
+class _DiskTrouble:
+    """Around everything the broker does: a write that failed and left who knows what, or a file
+    that does not hold what it must, ends the broker and not the turn."""
+
+    __slots__ = ("_now_ms", "_on_failed")
+
+    def __init__(self, on_failed: Callable[[str, int], None]) -> None:
+        self._on_failed = on_failed
+        self._now_ms = 0
+
+    def at(self, now_ms: int) -> _DiskTrouble:
+        self._now_ms = now_ms
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, DiskError | CorruptFile):
+            self._on_failed(str(error), self._now_ms)
+            return True
+        return False
 
 
 def _goes_first(event: Event) -> bool:

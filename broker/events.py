@@ -200,7 +200,7 @@ class Fact:
     """What became true, with the state after it. The driver writes or drops it; no core reads it.
 
     `kind`: BecameLeader, BecameFollower, BecameOffline, Appended, HwAdvanced, Truncated,
-    IsrProposed, IsrResult, Acked, Recovered, RaftRole, Applied.
+    IsrProposed, IsrResult, Acked, ProduceRefused, Recovered, DiskFailed, RaftRole, Applied.
     """
 
     kind: str

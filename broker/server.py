@@ -51,6 +51,8 @@ POLL_MS_MAX = 100
 WORKERS = 3
 STOP_MS_MAX = 5_000
 STALL_CHECK_MS = 500
+GIVE_UP_S = 0.2
+"""How long a node that halts waits for each device thread."""
 
 
 class FactLog:
@@ -177,11 +179,7 @@ class Server:
         return events + pending
 
     def _turn(self, events: list[Event], now_ms: int) -> None:
-        try:
-            effects = self.core.handle(events, now_ms)
-        except (DiskError, CorruptFile) as error:
-            effects = self.core.on_disk_error(error)
-        self._execute(effects)
+        self._execute(self.core.handle(events, now_ms))
 
     def _note_turn(self, duration_ms: int) -> None:
         counters = self.core.counters
@@ -219,9 +217,11 @@ class Server:
         self.network.flush()
 
     def close(self) -> None:
-        """End the device threads (a sync under way is finished), then the sockets."""
-        self.quorum_worker.close()
-        self.workers.close()
+        """End the device threads, then the sockets. A sync under way is finished, unless we give up
+        because of it: a device that hangs would keep the process."""
+        patience_s = None if self.halted is None else GIVE_UP_S
+        self.quorum_worker.close(timeout_s=patience_s)
+        self.workers.close(timeout_s=patience_s)
         self.network.close(linger_ms=200)
         if self.facts is not None:
             self.facts.close()
@@ -236,6 +236,7 @@ LOGGED_FACTS = (
     "IsrResult",
     "RaftRole",
     "Recovered",
+    "DiskFailed",
 )
 
 

@@ -7,6 +7,9 @@ moves its leaderships (KIP-631; Kafka's controlled shutdown). It goes on serving
 says so. SYNCING: every log, a last checkpoint, the mark of a clean stop. HANDING_OVER: a voter that
 leads lets another one stand for election (Raft thesis 3.10). Each step but the second has a
 deadline: what it spares others is time, never records.
+
+A disk that fails ends a node by the first step alone: it leaves, so that nobody waits for its
+session to end, then halts. Nothing is synced, and the next process finds no mark of a clean stop.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from enum import Enum
 
 from broker.broker_part import BrokerPart
 from broker.config import NodeConfig
-from broker.events import FAR_MS
+from broker.events import FAR_MS, Halt
+from broker.outbox import Outbox
 from broker.quorum.raft_driver import RaftDriver
 
 
@@ -29,11 +33,17 @@ class Stage(Enum):
 
 class Shutdown:
     def __init__(
-        self, config: NodeConfig, broker: BrokerPart | None, driver: RaftDriver | None
+        self,
+        config: NodeConfig,
+        broker: BrokerPart | None,
+        driver: RaftDriver | None,
+        outbox: Outbox,
     ) -> None:
         self._config = config
         self._broker = broker
         self._driver = driver
+        self._outbox = outbox
+        self._failure: str | None = None
         self._deadline_ms = FAR_MS
         self._next_hand_over_ms = 0
         self.stage = Stage.RUNNING
@@ -45,12 +55,21 @@ class Shutdown:
             if self._broker is not None:
                 self._broker.lifecycle.leave(now_ms)
 
+    def fail(self, reason: str, now_ms: int) -> None:
+        """The disk failed: leave, then halt."""
+        if self._failure is None:
+            self._failure = reason
+            self.begin(now_ms)
+
     def advance(self, now_ms: int) -> None:
         """At the end of a turn: go on as far as it goes."""
         broker = self._broker
-        if self.stage is Stage.LEAVING and (
-            broker is None or broker.has_left or now_ms >= self._deadline_ms
-        ):
+        is_out = broker is None or broker.has_left or now_ms >= self._deadline_ms
+        if self._failure is not None:
+            if is_out or self.stage is not Stage.LEAVING:
+                self._outbox.add(Halt(f"the disk failed: {self._failure}"))
+            return
+        if self.stage is Stage.LEAVING and is_out:
             self.stage = Stage.SYNCING
             self._deadline_ms = FAR_MS
             if broker is not None:

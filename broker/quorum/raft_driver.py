@@ -7,6 +7,7 @@ RaftNode, and what arrives is dropped, as a network may drop it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from raft.types import Entry, RaftConfig, Voter
 
 RAFT_LOG = ("raft", 0)
 """The log that a SyncToken of the metadata quorum names."""
+
+
+FULL_DISK_RETRY_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,9 @@ class RaftDriver:
         self._recovered: Recovered | None = None
         self._node: RaftNode | None = None
         self._outstanding: Ready | None = None
+        self._unwritten: Ready | None = None
+        """The outstanding one, while the disk has no room for it."""
+        self._retry_at_ms = 0
         # The sync under way: whose Synced we wait for, and when we stop waiting.
         self._token: SyncToken | None = None
         self._stall_deadline_ms = 0
@@ -165,6 +172,8 @@ class RaftDriver:
             deadlines.append(self._node.next_deadline_ms())
         if self._token is not None:
             deadlines.append(self._stall_deadline_ms)
+        if self._unwritten is not None:
+            deadlines.append(self._retry_at_ms)
         return min(deadlines, default=None)
 
     # -- the order of raft/ready.py ----------------------------------------------------------------
@@ -172,7 +181,9 @@ class RaftDriver:
     def _turn(
         self, node: RaftNode, now_ms: int, effects: list[Effect], committed: list[Entry]
     ) -> None:
-        while self._token is None:
+        if self._unwritten is not None and now_ms >= self._retry_at_ms:
+            self._write(self._unwritten, now_ms, effects)
+        while self._token is None and self._unwritten is None and self._halt_reason is None:
             if self._outstanding is not None:
                 # Its sync is done: what it promises is durable.
                 effects += self._sends(self._outstanding.messages_after_durable)
@@ -186,14 +197,26 @@ class RaftDriver:
             effects += self._sends(next_ready.messages_now)
             committed += next_ready.committed
             if next_ready.must_sync:
-                try:
-                    self._store.append(next_ready.hard_state, next_ready.entries)
-                except DiskError as error:
-                    self._halt_reason = f"the metadata log cannot be written: {error}"
-                    return
-                effects.append(self._sync(now_ms))
+                self._write(next_ready, now_ms, effects)
         self._tell_role(node, effects)
-        effects += self._sends(node.messages_beside_sync())
+        if self._unwritten is None:
+            effects += self._sends(node.messages_beside_sync())
+
+    def _write(self, ready: Ready, now_ms: int, effects: list[Effect]) -> None:
+        """Write and begin to sync. A disk without room is asked again later. Until then this voter
+        promises nothing and, if it leads, sends no heartbeats: it could not apply what it commits.
+        """
+        self._unwritten = None
+        try:
+            self._store.append(ready.hard_state, ready.entries)
+        except DiskError as error:
+            if error.errno == errno.ENOSPC and error.unchanged:
+                self._unwritten = ready
+                self._retry_at_ms = now_ms + FULL_DISK_RETRY_MS
+            else:
+                self._halt_reason = f"the metadata log cannot be written: {error}"
+            return
+        effects.append(self._sync(now_ms))
 
     def _tell_role(self, node: RaftNode, effects: list[Effect]) -> None:
         role = (node.role.value, node.term, -1 if node.leader_id is None else node.leader_id)

@@ -64,8 +64,8 @@ class _Frame:
 class RaftStore:
     """Opens, reads and grows the file. `open` comes first; a torn tail is cut there.
 
-    DiskError passes through. After a failed `append` the voter must stop: it cannot know what a
-    later start will find.
+    DiskError passes through. After a failed `append` that may have left something the voter must
+    stop: it cannot know what a later start will find.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -98,13 +98,12 @@ class RaftStore:
     def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Write one frame; not durable before a sync. `hard_state` None means unchanged."""
         assert self._file is not None, "append before open"
-        if hard_state is not None:
-            self._hard_state = hard_state
-        state = self._hard_state
+        state = self._hard_state if hard_state is None else hard_state
         assert not entries or entries[-1].term <= state.term, (state, entries[-1])
         payload = pack((state.term, state.voted_for, tuple(entries)))
         crc = _crc(self._file.size_bytes, STATE_KIND, payload)
         self._file.append([_FRAME.pack(len(payload), crc, STATE_KIND), payload])
+        self._hard_state = state
 
     def sync_files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(files, directories) of the next sync. Directories only for the first: it has the file's

@@ -5,6 +5,7 @@ Things that became due during a turn are gathered in `touched` and settled once,
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 
 from broker.config import NodeConfig
@@ -14,7 +15,7 @@ from broker.log.log_manager import LogManager
 from broker.log.partition_log import PartitionLog, SyncRequest
 from broker.outbox import Outbox
 from broker.ports import Buffer, DiskError
-from broker.quorum.image import MetadataDelta, MetadataImage
+from broker.quorum.image import MetadataDelta, MetadataImage, TopicImage
 from broker.replica.follower_fetcher import FetchLink, FetchState, Outcome, truncation_offset
 from broker.replica.partition import Partition, PartitionKey, PartitionRole
 from broker.wire.errors import ErrorCode
@@ -54,6 +55,9 @@ class ReplicaManager:
     next_isr_check_ms: int = 0
     unproposed: dict[PartitionKey, None] = field(default_factory=dict)
     """Leaders with a pending ISR change that is not on its way to the controller."""
+    without_log: dict[PartitionKey, None] = field(default_factory=dict)
+    """Assigned here, but the disk had no room for a new log."""
+    next_creation_ms: int = 0
 
     @property
     def is_active(self) -> bool:
@@ -83,6 +87,8 @@ class ReplicaManager:
         for topic_id in delta.topics_deleted:
             for key in [key for key in self.partitions if key[0] == topic_id]:
                 self._drop(key)
+            for key in [key for key in self.without_log if key[0] == topic_id]:
+                del self.without_log[key]
         for node_id in delta.brokers_changed:
             if node_id in self.links:
                 self.links[node_id].on_registered(image.brokers[node_id].broker_epoch)
@@ -99,12 +105,9 @@ class ReplicaManager:
             return
         partition = self.partitions.get(key)
         if partition is None:
-            log = self.logs.create(
-                topic.name, key[0], key[1], topic.config.flush, topic.config.segment_bytes
-            )
-            checkpoint = self.logs.high_watermark_checkpoint(*key)
-            partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
-            self.partitions[key] = partition
+            partition = self._create(topic, key, now_ms)
+            if partition is None:
+                return
         partition.apply_image(assigned, self.image.brokers, now_ms)
         if partition.role is PartitionRole.LEADER:
             partition.log.producers.complete_from(self.image.next_producer_id)
@@ -119,6 +122,23 @@ class ReplicaManager:
                 self.links[leader_id] = FetchLink(leader_id, leader_broker_epoch)
             self.links[leader_id].follow(partition)
 
+    def _create(self, topic: TopicImage, key: PartitionKey, now_ms: int) -> Partition | None:
+        """The replica and its log; None if the disk has no room, to be tried again later."""
+        self.without_log.pop(key, None)
+        config = topic.config
+        try:
+            log = self.logs.create(topic.name, *key, config.flush, config.segment_bytes)
+        except DiskError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self.without_log[key] = None
+            self.next_creation_ms = now_ms + self.config.replica_fetch_backoff_ms
+            return None
+        checkpoint = self.logs.high_watermark_checkpoint(*key)
+        partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
+        self.partitions[key] = partition
+        return partition
+
     def _drop(self, key: PartitionKey) -> None:
         partition = self.partitions.pop(key)
         partition.role = PartitionRole.OFFLINE
@@ -128,10 +148,21 @@ class ReplicaManager:
         self.unproposed.pop(key, None)
         self.outbox.add(Remove(self.logs.remove(*key)))
 
+    def retire(self) -> None:
+        """The disk failed: have no role any more."""
+        for partition in self.partitions.values():
+            partition.role = PartitionRole.OFFLINE
+        self.links = {}
+        self.touched = {}
+        self.unproposed = {}
+
     # -- end of a turn -----------------------------------------------------------------------------
 
     def settle(self, now_ms: int) -> Settled:
         """Once per turn: request syncs, move watermarks, propose ISR changes, fetch."""
+        if self.without_log and now_ms >= self.next_creation_ms:
+            for key in tuple(self.without_log):
+                self._apply_partition(key, now_ms)
         committed: list[Partition] = []
         touched = tuple(self.touched.values())
         for partition in touched:
@@ -160,6 +191,8 @@ class ReplicaManager:
 
     def next_deadline_ms(self) -> int:
         deadlines = [self.next_isr_check_ms]
+        if self.without_log:
+            deadlines.append(self.next_creation_ms)
         for link in self.links.values():
             deadline_ms = link.next_deadline_ms(self.config.replica_fetch_timeout_ms)
             if deadline_ms is not None:

@@ -13,6 +13,7 @@ bytes (`batches`).
     false-refusal    no batch is refused as out of order, or its producer as unknown, while the
                      leader's log holds the producer's preceding sequence, unless it was silent so
                      long that it was forgotten
+    failed-disk      a broker whose disk failed leads nothing, follows nobody and acks nothing more
     raft: …          figure 3 of the paper, by `raft.invariants`
     raft-memory      a voter comes back with every term, vote and entry that it vouched for
 """
@@ -42,6 +43,7 @@ INVARIANTS = (
     "watermark",
     "maximal-isr",
     "false-refusal",
+    "failed-disk",
     "raft",
     "raft-memory",
     "assertion",
@@ -49,6 +51,8 @@ INVARIANTS = (
 )
 """Names of violations that are no anomalies of the checkers: the invariants above, and a process
 that gave up by an assertion of its own or without a failing disk."""
+CLAIMS = ("BecameLeader", "BecameFollower", "Appended", "HwAdvanced", "Truncated", "Acked")
+"""What only a broker may say whose disk it trusts."""
 GAP_ERROR_NAMES = frozenset(error.name for error in GAP_ERRORS)
 PartitionKey = tuple[str, int]
 
@@ -82,6 +86,8 @@ class Invariants(Watcher):
         self._moved: dict[tuple[int, PartitionKey], tuple[object, ...]] = {}
         self._lost_at: dict[int, int] = {}
         """Nodes that lost what they vouched for: the broker epoch in which they did."""
+        self._disk_failed: dict[int, int] = {}
+        """Nodes whose disk failed: the incarnation that said so."""
         self._raft = raft_invariants.History()
         self._raft_views: dict[int, raft_invariants.NodeView] = {}
         self._vouched: dict[int, _Vouched] = {}
@@ -91,6 +97,13 @@ class Invariants(Watcher):
 
     def on_fact(self, node: SimNode, fact: Fact) -> None:
         self._note_image(node)
+        if fact.kind == "DiskFailed":
+            self._disk_failed[node.config.node_id] = node.incarnation
+        elif fact.kind in CLAIMS and self._disk_failed.get(node.config.node_id) == node.incarnation:
+            self._cluster.violate(
+                "failed-disk",
+                f"{node.name}, whose disk has failed, says {fact.kind} {fact.details}",
+            )
         if fact.kind == "BecameLeader":
             key = (fact.topic_id, fact.partition, fact.leader_epoch)
             other = self._leaders.setdefault(key, node.config.node_id)

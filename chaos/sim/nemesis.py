@@ -21,6 +21,8 @@ from chaos.sim.node import SimNode
 from chaos.sim.plan import TOPIC, Fault, Plan
 
 GRACE_MS = 500
+LEAVE_MS = 1_000
+"""Before it gives up a node tries for so long to let others lead."""
 
 
 class Nemesis:
@@ -276,13 +278,12 @@ class Nemesis:
     def _disk_may_fail(self, fault: Fault, node: SimNode) -> None:
         """Then the process may end: it is started again when the fault's time is over, and when
         nothing that was asked of the disk before that can fail any more."""
-        latest_ms = fault.lasting_ms + DISK_STALL_MS + GRACE_MS
+        latest_ms = fault.lasting_ms + DISK_STALL_MS + LEAVE_MS + GRACE_MS
         until_ms = self.cluster.clock.now_ms + latest_ms
         node.disk_fails_until_ms = max(node.disk_fails_until_ms, until_ms)
 
         def undo() -> None:
             node.disk.fail_no_more()
-            node.disk.capacity_bytes = 2**62
             self.cluster.start(node)
 
         self._after(fault, undo)
@@ -310,7 +311,7 @@ class Nemesis:
         if not node.is_up:
             return ""
         node.disk.capacity_bytes = node.disk.used_bytes + fault.amount
-        self._disk_may_fail(fault, node)
+        self._after(fault, lambda: setattr(node.disk, "capacity_bytes", 2**62))
         return f"the disk of {node.name} has {fault.amount} bytes left {_for(fault)}"
 
     def _wipe(self, fault: Fault, node: SimNode) -> str:

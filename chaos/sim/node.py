@@ -205,8 +205,6 @@ class SimNode:
         except Crash:
             self.cluster.crash_as_drawn(self)
             return
-        except (DiskError, CorruptFile) as error:
-            effects = self.core.on_disk_error(error)
         except AssertionError as error:
             # An impossible state ends the process; here it is what we are looking for.
             self.cluster.on_assertion(self, error)

@@ -143,7 +143,7 @@ FAULT_KINDS = (
     FaultKind("hang-disk", 1, (300, 3_000), crashes=True),
     FaultKind("fail-sync", 1, (100, 2_000), crashes=True),
     FaultKind("fail-write", 1, (100, 2_000), (0, 1), crashes=True),
-    FaultKind("full-disk", 1, (100, 1_500), (0, 2_000), crashes=True),
+    FaultKind("full-disk", 1, (100, 1_500), (0, 2_000)),
     FaultKind("wipe", 1, (50, 2_000), crashes=True, loses_disk=True),
     FaultKind("bit-flip", 1, (50, 1_000), (0, 1_000_000), crashes=True, loses_disk=True),
     # clocks

@@ -285,6 +285,7 @@ def test_a_sync_of_the_log_that_fails_ends_the_node_even_without_anybody_waiting
     stage.create_topic(leader=1)
     stage.produce(batch("a"), acks=0)
     stage.handle(SyncFailed(stage.syncs[-1].token, "input/output error"))
+    stage.later(stage.config.controlled_shutdown_timeout_ms)
     assert stage.halts
 
 

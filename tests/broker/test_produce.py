@@ -6,7 +6,6 @@ import pytest
 from crc32c import crc32c
 
 from broker.events import Fact, Received, Reply, SyncFailed
-from broker.ports import DiskError
 from broker.quorum.records import TopicDeleted
 from broker.wire.messages import ProducePart, ProduceRequest, ProduceResponse
 from tests.replica.stage import CLIENT, OTHER_TOPIC, TOPIC, Stage, batch
@@ -140,12 +139,10 @@ def test_a_write_of_unknown_outcome_ends_the_node_and_all_who_wait_hear_maybe() 
     stage = leading()
     waiting = stage.produce("a")
     stage.disk.fail_next("append", cut_back=False)
-    event = stage.produce_event(batch("b"))
-    with pytest.raises(DiskError) as failure:
-        stage.handle(event)
-    stage._carry_out(stage.core.on_disk_error(failure.value))
+    unlucky = stage.produce("b")
     assert stage.verdict(waiting) == "STORAGE_ERROR MAYBE"
-    assert stage.verdict(event.correlation_id) == "none", "its connection ends with the node"
+    assert stage.verdict(unlucky) == "none", "its connection ends with the node"
+    stage.later(stage.config.controlled_shutdown_timeout_ms)
     assert stage.halts
 
 
@@ -155,6 +152,7 @@ def test_a_failed_sync_ends_the_node_and_all_who_wait_hear_maybe() -> None:
     stage.handle(SyncFailed(stage.syncs[0].token, "input/output error"))
     assert stage.verdict(for_all) == "STORAGE_ERROR MAYBE"
     assert stage.verdict(for_one) == "STORAGE_ERROR MAYBE"
+    stage.later(stage.config.controlled_shutdown_timeout_ms)
     assert stage.halts
 
 

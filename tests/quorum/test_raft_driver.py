@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 import pytest
@@ -315,6 +316,37 @@ def test_a_failed_write_ends_the_voter() -> None:
         "the metadata log cannot be written: raft/quorum.log: append failed (errno 5)"
     ]
     assert one.network == []
+
+
+def test_a_full_disk_keeps_the_voter_silent_until_there_is_room() -> None:
+    one = started()
+    one.disk.fail_next("append", path_part=PATH, error=errno.ENOSPC)
+    one.disk.fail_next("append", path_part=PATH, error=errno.ENOSPC)
+    one.step(vote_request(from_id=2))
+    one.wait(99)
+    assert (one.network, one.syncs, one.halted) == ([], [], [])
+    one.wait(1)
+    assert (one.network, one.syncs, one.halted) == ([], [], []), "still full"
+    one.wait(100)
+    assert one.network == [], "written is not durable"
+    one.finish_sync()
+    [answer] = said(one)
+    assert isinstance(answer, VoteResponse)
+    assert answer.granted
+
+
+def test_a_leader_whose_disk_is_full_lets_others_lead() -> None:
+    """It could neither count nor apply anything: the followers must miss it."""
+    one = elected()
+    one.finish_all_syncs()
+    said(one)
+    one.disk.fail_next("append", path_part=PATH, error=errno.ENOSPC)
+    assert one.driver.propose(b"x") is not None
+    one.pump()
+    one.wait(99)
+    assert said(one) == []
+    one.wait(1)
+    assert {message.to_id for message in said(one)} == {2, 3}, "there is room again"
 
 
 def test_a_sync_that_hangs_has_failed() -> None:
