@@ -38,6 +38,7 @@ from broker.purgatory import Purgatory
 from broker.quorum.answers import refuse
 from broker.quorum.image import MetadataDelta, MetadataImage
 from broker.replica.replica_manager import ReplicaManager, sync_effect
+from broker.upkeep import Upkeep
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import (
     AllocateProducerIdsResponse,
@@ -93,6 +94,7 @@ class BrokerPart:
         self.fetch = FetchHandler(self.replicas, self.purgatory, outbox)
         self.list_offsets = ListOffsetsHandler(self.replicas, outbox)
         self.producer_ids = ProducerIdHandler(config.node_id, channel, outbox)
+        self.upkeep = Upkeep(config, logs, self.replicas, outbox)
         self._recovery: Iterator[None] | None = None
         self._is_marked_running = False
         self._is_stopping = False
@@ -103,9 +105,7 @@ class BrokerPart:
         """Clients' requests that came before this broker may serve."""
         self._alter_in_flight = False
         self._next_alter_ms = 0
-        self._next_checkpoint_ms = 0
         self._is_last_checkpoint_begun = False
-        self._producers_aged_ms: int | None = None
         self._on_answer: dict[type, Callable[[Call, object, int], None]] = {
             BrokerRegistrationResponse: self._on_registered,
             BrokerHeartbeatResponse: self._on_heartbeat,
@@ -352,7 +352,7 @@ class BrokerPart:
                 return
             # The next process then reads next to nothing.
             self._is_last_checkpoint_begun = True
-            self._begin_checkpoint()
+            self.upkeep.begin_checkpoint()
         if self.logs.is_checkpointing:
             return
         if self.lifecycle.broker_epoch >= 0 or self.lifecycle.clean_shutdown:
@@ -389,26 +389,14 @@ class BrokerPart:
             self.outbox.add(Store(request.path, generation, request.data))
         self._maybe_stopped()
 
-    def _checkpoint(self, now_ms: int) -> None:
-        if now_ms < self._next_checkpoint_ms or not self.replicas.is_active:
-            return
-        interval_ms = self.config.replica_high_watermark_checkpoint_interval_ms
-        self._next_checkpoint_ms = now_ms + interval_ms
-        if not self._is_stopping:
-            self._begin_checkpoint()
-
-    def _begin_checkpoint(self) -> None:
-        marks = {key: part.high_watermark for key, part in self.replicas.partitions.items()}
-        for request in self.logs.begin_checkpoint(marks):
-            self.outbox.add(Store(request.path, 0, request.data))
-
     # -- time and the end of a turn --------------------------------------------------------------
 
     def tick(self, now_ms: int) -> None:
         for call in self.channel.expired(now_ms):
             self._on_lost(call, now_ms)
         if self.lifecycle.is_due(now_ms):
-            request = self.lifecycle.make_request(self.image.index)
+            damaged = self.replicas.damages.reports()
+            request = self.lifecycle.make_request(self.image.index, damaged)
             self.lifecycle.on_sent(self.channel.call(request, now_ms), now_ms)
         self.producer_ids.tick(self.lifecycle.broker_epoch, now_ms)
         produces, fetches = self.purgatory.expired(now_ms)
@@ -416,17 +404,8 @@ class BrokerPart:
             self.produce.on_expired(produce)
         for fetch in fetches:
             self.fetch.answer(fetch)
-        if not self.is_failed:
-            self._checkpoint(now_ms)
-            self._age_producers(now_ms)
-
-    def _age_producers(self, now_ms: int) -> None:
-        if self._producers_aged_ms is None:
-            self._producers_aged_ms = now_ms
-        elapsed_ms = now_ms - self._producers_aged_ms
-        if elapsed_ms >= self.config.producer_id_expiration_check_interval_ms:
-            self._producers_aged_ms = now_ms
-            self.logs.age_producers(elapsed_ms, self.config.producer_id_expiration_ms)
+        if self.replicas.is_active and not self.is_failed:
+            self.upkeep.tick(now_ms, is_stopping=self._is_stopping)
 
     def settle(self, now_ms: int) -> None:
         """The end of a turn: everything that it touched is acted upon once."""
@@ -449,7 +428,7 @@ class BrokerPart:
             return 0
         deadlines = [self.purgatory.next_deadline_ms(), self.lifecycle_deadline_ms()]
         if self.replicas.is_active and not self.is_failed:
-            deadlines += [self.replicas.next_deadline_ms(), self._next_checkpoint_ms]
+            deadlines += [self.replicas.next_deadline_ms(), self.upkeep.next_deadline_ms()]
             if self.replicas.isr_change_wanted() and not self._alter_in_flight:
                 deadlines.append(self._next_alter_ms)
         for optional in (self.channel.next_deadline_ms(), self.producer_ids.next_deadline_ms()):

@@ -66,6 +66,10 @@ class NodeConfig:
     producer_id_expiration_ms: int = 86_400_000
     """A producer that wrote nothing to a partition for so long is forgotten there."""
     producer_id_expiration_check_interval_ms: int = 600_000
+    log_scrub_interval_ms: int = 3_600_000
+    """After how long all that is cold is read again and compared with its checksums."""
+    log_scrub_bytes_per_second: int = 8_388_608
+    """How fast at most."""
     connections_max: int = 2_000
     response_bytes_max: int = 67_108_864
     disk_stall_ms_max: int = 20_000

@@ -27,6 +27,8 @@ from broker.events import (
     Paused,
     Plane,
     Received,
+    Scrubbed,
+    ScrubFailed,
     Stored,
     StoreFailed,
     Synced,
@@ -37,6 +39,7 @@ from broker.events import (
 from broker.handlers.describe import describe_node
 from broker.handlers.metadata_fetch import MetadataFetchHandler
 from broker.lifecycle import BrokerLifecycle
+from broker.log.cold_batches import ColdRead
 from broker.log.errors import CorruptFile
 from broker.log.log_manager import LogManager
 from broker.metadata_feed import MetadataFeed
@@ -189,6 +192,12 @@ class NodeCore:
                 self._count("store_failures")
                 if (broker := self._disk_user) is not None:
                     broker.on_store_failed(path, reason)
+            case Scrubbed(position, next_offset, problem):
+                if (broker := self._disk_user) is not None:
+                    broker.upkeep.on_scrubbed(ColdRead(position, next_offset, problem))
+            case ScrubFailed():
+                if (broker := self._disk_user) is not None:
+                    broker.upkeep.on_scrubbed(None)
             case Continue():
                 if (broker := self._disk_user) is not None:
                     broker.on_continue(event, now_ms)

@@ -106,6 +106,21 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """A `Scrub` was done as far as `position`, where the batch of `next_offset` begins; it is bad
+    if there is a `problem`."""
+
+    position: int
+    next_offset: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubFailed:
+    """The file could not be read now, which says nothing of what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Continue:
     """Time for the next slice of long work (recovery)."""
 
@@ -120,7 +135,17 @@ class Paused:
 
 
 Event = (
-    Received | Answered | Unsent | Synced | SyncFailed | Stored | StoreFailed | Continue | Paused
+    Received
+    | Answered
+    | Unsent
+    | Synced
+    | SyncFailed
+    | Stored
+    | StoreFailed
+    | Scrubbed
+    | ScrubFailed
+    | Continue
+    | Paused
 )
 
 
@@ -182,6 +207,19 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Scrub:
+    """Read batches of a file and judge them, from `position`, where the batch of `next_offset` must
+    begin, up to `end_position` or less; answer Scrubbed or ScrubFailed. `epochs`: (leader epoch,
+    start offset)."""
+
+    path: str
+    position: int
+    end_position: int
+    next_offset: int
+    epochs: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Rename a file or directory out of the way, then remove it. No answer."""
 
@@ -200,7 +238,8 @@ class Fact:
     """What became true, with the state after it. The driver writes or drops it; no core reads it.
 
     `kind`: BecameLeader, BecameFollower, BecameOffline, Appended, HwAdvanced, Truncated,
-    IsrProposed, IsrResult, Acked, ProduceRefused, Recovered, DiskFailed, RaftRole, Applied.
+    IsrProposed, IsrResult, Acked, ProduceRefused, Recovered, DamageFound, BeganAnew,
+    DiskFailed, RaftRole, Applied.
     """
 
     kind: str
@@ -221,4 +260,4 @@ class Halt:
     reason: str
 
 
-Effect = Reply | Send | Link | ResetLink | Sync | Store | Remove | Resume | Fact | Halt
+Effect = Reply | Send | Link | ResetLink | Sync | Store | Scrub | Remove | Resume | Fact | Halt

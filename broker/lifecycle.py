@@ -19,6 +19,7 @@ from broker.wire.messages import (
     BrokerHeartbeatResponse,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+    DamagedReplica,
     ReplicaName,
 )
 
@@ -69,7 +70,7 @@ class BrokerLifecycle:
         )
 
     def make_request(
-        self, metadata_index: int
+        self, metadata_index: int, damaged: tuple[DamagedReplica, ...]
     ) -> BrokerRegistrationRequest | BrokerHeartbeatRequest:
         if self.phase is Phase.REGISTERING:
             return BrokerRegistrationRequest(
@@ -87,6 +88,7 @@ class BrokerLifecycle:
             broker_epoch=self.broker_epoch,
             metadata_index=metadata_index,
             want_fence=self.is_leaving or self.phase is not Phase.SERVING,
+            damaged=damaged,
         )
 
     def on_sent(self, sent: bool, now_ms: int) -> None:

@@ -31,6 +31,7 @@ from broker.events import (
     Reply,
     ResetLink,
     Resume,
+    Scrub,
     Send,
     Store,
     Sync,
@@ -199,7 +200,7 @@ class Server:
                     unsent = self.network.send(effect)
                     if unsent is not None:
                         self.pending.append(unsent)
-                case Sync() | Store() | Remove():
+                case Sync() | Store() | Scrub() | Remove():
                     is_quorum = isinstance(effect, Sync) and effect.token.log == RAFT_LOG
                     workers = self.quorum_worker if is_quorum else self.workers
                     workers.submit(self.disk.prepare(effect))
@@ -236,6 +237,8 @@ LOGGED_FACTS = (
     "IsrResult",
     "RaftRole",
     "Recovered",
+    "DamageFound",
+    "BeganAnew",
     "DiskFailed",
 )
 

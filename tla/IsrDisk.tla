@@ -53,8 +53,8 @@ Counted(r) ==
 (* The controller                                                            *)
 
 \* ISR, ELR and leader after a change. `able` may lead, `gone` are eligible no more, `reported` is
-\* what a leader that stays knows of the others.
-Settle(wanted, able, gone, reported) ==
+\* what a leader that stays knows of the others; `anew`: in another epoch, even if it stays.
+SettleIn(wanted, able, gone, reported, anew) ==
     LET eligible(members) ==
             IF Kept("elr-only-below-min-isr") /\ Cardinality(members) >= MinIsr THEN {}
             ELSE ((elr \cup isr) \ members) \ gone
@@ -68,11 +68,13 @@ Settle(wanted, able, gone, reported) ==
         /\ isr' = IF next \in wanted \cup {NoLeader} THEN wanted ELSE {next}
         /\ elr' = eligible(isr')
         /\ leader' = next
-        /\ epoch' = IF next = leader THEN epoch ELSE epoch + 1
+        /\ epoch' = IF next = leader /\ ~anew THEN epoch ELSE epoch + 1
         /\ epoch' <= MaxEpoch
-        /\ ends' = IF next = leader THEN reported ELSE Nothing
-        /\ start' = IF next = leader THEN start
+        /\ ends' = IF next = leader /\ ~anew THEN reported ELSE Nothing
+        /\ start' = IF next = leader /\ ~anew THEN start
                     ELSE IF next = NoLeader THEN 0 ELSE EndOffset(log[next])
+
+Settle(wanted, able, gone, reported) == SettleIn(wanted, able, gone, reported, FALSE)
 
 \* The fault budget B: some member of ISR or ELR keeps what counts; under "async" that is one that
 \* keeps running.
@@ -254,6 +256,27 @@ Damage(r) ==
     /\ InBudget(isr \cup elr, dirty', up)
     /\ UNCHANGED <<image, up, syncing, hw, ends, start, committed, crashes, fences>>
 
+\* A log rots while it is in use: it says to hold what it does not.
+Rot(r) ==
+    /\ damages < MaxDamages
+    /\ r \in up \ dirty
+    /\ log[r] # <<>>
+    /\ damages' = damages + 1
+    /\ dirty' = dirty \cup {r}
+    /\ InBudget(isr \cup elr, dirty', up)
+    /\ UNCHANGED <<image, up, files, hw, ends, start, committed, crashes, fences>>
+
+\* It is found, and told: out of ISR and ELR, in an epoch in which nobody has counted it; and empty.
+BeginAnew(r) ==
+    /\ r \in up \cap dirty
+    /\ r \in isr \cup elr => ((isr \cup elr) \cap active) \ {r} # {}
+    /\ SettleIn(isr \ {r}, active \ {r}, {r}, ends, Kept("damage-ends-the-epoch"))
+    /\ leader' # NoLeader
+    /\ CutTo(r, 0)
+    /\ hw' = [hw EXCEPT ![r] = 0]
+    /\ dirty' = dirty \ {r}
+    /\ UNCHANGED <<active, up, disk, committed, bounds>>
+
 -----------------------------------------------------------------------------
 
 Init ==
@@ -281,7 +304,7 @@ Next ==
     \/ \E r \in Replicas :
         \/ Fence(r) \/ Register(r) \/ Unfence(r) \/ Shrink(r) \/ Expand(r)
         \/ Sync(r) \/ Synced(r) \/ Fetch(r)
-        \/ ProcessCrash(r) \/ PowerLoss(r) \/ Damage(r)
+        \/ ProcessCrash(r) \/ PowerLoss(r) \/ Damage(r) \/ Rot(r) \/ BeginAnew(r)
 
 Spec == Init /\ [][Next]_vars
 

@@ -195,6 +195,8 @@ MUTANTS = (
            {"MaxRecords": 2, "MaxEpoch": 2, "MaxCrashes": 1}),
     Mutant("IsrDisk", ("damage-is-reported",), "G1_CommittedIsHeld", "damage not reported",
            {"MaxDamages": 1}),
+    Mutant("IsrDisk", ("damage-ends-the-epoch",), "G1_CommittedIsHeld",
+           "a damaged replica is taken back as it was counted", {"MaxDamages": 1}),
     Mutant("IsrDisk", ("elr-only-below-min-isr",), "G1_CommittedIsHeld", "KIP-966", {"MinIsr": 1}),
     Mutant("IsrDisk", ("elr-only-below-min-isr",), "G3_WatermarksAgree", "KIP-966", {"MinIsr": 1}),
     Mutant("IsrDisk", ("elr-only-below-min-isr",), "G4_RefinesCommitLog", "KIP-966",

@@ -61,7 +61,7 @@ def _describe_replicas(replicas: ReplicaManager) -> tuple[ReplicaState, ...]:
             synced_end=partition.log.synced_end,
             high_watermark=partition.high_watermark,
             isr=partition.isr,
-            damaged=key in replicas.logs.damaged,
+            damaged=key in replicas.logs.damaged or key in replicas.damages,
         )
         for key, partition in sorted(replicas.partitions.items())
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from broker.events import Connection
+from broker.log.errors import CorruptFile
 from broker.outbox import Outbox
 from broker.ports import Buffer
 from broker.purgatory import ParkedFetch, Purgatory
@@ -64,7 +65,7 @@ class FetchHandler:
         keys = tuple((part.topic_id, part.partition) for part in request.parts)
         wait_ms = min(max(request.max_wait_ms, 0), PARKED_MS_MAX)
         parked = ParkedFetch(connection, correlation_id, request, now_ms + wait_ms, keys)
-        if wait_ms and _should_wait(request, looks):
+        if wait_ms and self._should_wait(request, looks):
             self.purgatory.park_fetch(parked)
             if request.replica_id != CONSUMER_REPLICA_ID:
                 self._parked_of_follower[request.replica_id] = connection
@@ -79,7 +80,7 @@ class FetchHandler:
     def on_touched(self, parked: ParkedFetch) -> None:
         """Something a parked fetch names has changed: answer it if there is something to say."""
         looks = [self._look(parked.request, part) for part in parked.request.parts]
-        if not _should_wait(parked.request, looks):
+        if not self._should_wait(parked.request, looks):
             self.purgatory.take_fetch(parked.connection)
             self._answer(parked, looks)
 
@@ -92,7 +93,10 @@ class FetchHandler:
         results: list[FetchPartResult] = []
         frames: list[Buffer] = []
         for look in looks:
-            data = _read(look, budget_bytes)
+            try:
+                data = _read(look, budget_bytes)
+            except CorruptFile as error:
+                look, data = self._damaged(look, error), b""
             results.append(_result(look, bool(data)))
             if data:
                 frames.append(data)
@@ -105,6 +109,18 @@ class FetchHandler:
         self._counter += 1
         response = FetchResponse(parked.request.fetch_round, self._counter, results)
         self.outbox.reply(parked.connection, parked.correlation_id, response, frames)
+
+    def _should_wait(self, request: FetchRequest, looks: list[_Look]) -> bool:
+        try:
+            return _should_wait(request, looks)
+        except CorruptFile:
+            return False  # it is read for the answer, and found there
+
+    def _damaged(self, look: _Look, error: CorruptFile) -> _Look:
+        """What is asked for cannot be read any more; another leader may have it soon."""
+        assert look.partition is not None
+        self.replicas.damages.find(look.partition, error)
+        return look._replace(error=ErrorCode.CORRUPT_MESSAGE)
 
     def _note_follower(self, request: FetchRequest, looks: list[_Look], now_ms: int) -> None:
         """Count a follower's ends, once per fetch and only where its history is ours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.events import Connection
+from broker.log.errors import CorruptFile
 from broker.outbox import Outbox
 from broker.replica.partition import PartitionRole
 from broker.replica.replica_manager import ReplicaManager
@@ -58,6 +59,9 @@ class ListOffsetsHandler:
                 )
             except CorruptBatch:
                 # Records are not decoded when they are produced: a client may have sent anything.
+                error, found = ErrorCode.CORRUPT_MESSAGE, None
+            except CorruptFile as damage:
+                self.replicas.damages.find(partition, damage)
                 error, found = ErrorCode.CORRUPT_MESSAGE, None
             if found is not None:
                 timestamp_ms, offset = found

@@ -16,6 +16,7 @@ from broker.log.checkpoint import (
     LogKey,
     encode_offsets,
 )
+from broker.log.errors import CorruptFile
 from broker.log.partition_log import PartitionLog
 
 
@@ -41,6 +42,8 @@ class Checkpointer:
         self._pending: dict[str, tuple[LogKey | None, bytes]] = {}
         """Files of the present stage of which nothing was heard yet, and whose they are."""
         self._failed = False
+        self.found: list[tuple[LogKey, CorruptFile]] = []
+        """Logs whose files turned out to be damaged: their recovery point stays."""
         self._stored: dict[str, bytes] = {}
         """The two files as last stored: the same again needs no storing."""
 
@@ -58,8 +61,12 @@ class Checkpointer:
             self._candidates[key] = _Candidate(recovery_point, log.generation)
             log.producers.take_snapshot(log.log_end_offset)
             log.want_sync()
-            for path, data in log.derived_files(recovery_point):
-                self._pending[path] = (key, data)
+            try:
+                for path, data in log.derived_files(recovery_point):
+                    self._pending[path] = (key, data)
+            except CorruptFile as error:
+                self._candidates[key] = _Candidate(log.recovery_point, log.generation)
+                self.found.append((key, error))
         data = encode_offsets(marks)
         if data != self._stored.get(HIGH_WATERMARK_PATH):
             self._pending[HIGH_WATERMARK_PATH] = (None, data)

@@ -272,6 +272,11 @@ class LogManager:
         """
         return self._checkpointer.begin(self._logs, {**self._high_watermarks, **high_watermarks})
 
+    def take_found(self) -> tuple[tuple[LogKey, CorruptFile], ...]:
+        """Damage met while a checkpoint was begun; each is given once."""
+        found, self._checkpointer.found = tuple(self._checkpointer.found), []
+        return found
+
     @property
     def is_checkpointing(self) -> bool:
         """Files of a checkpoint are on their way to the disk."""

@@ -14,8 +14,9 @@ import errno
 from bisect import bisect_right
 from collections.abc import Iterator
 
+from broker.log.cold_batches import walk
 from broker.log.derived_files import DerivedFiles
-from broker.log.errors import LogMismatch, OffsetOutOfRange
+from broker.log.errors import CorruptFile, LogMismatch, OffsetOutOfRange
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.log_start import write_log_start
 from broker.log.producer_state import ProducerStateTable
@@ -283,9 +284,18 @@ class PartitionLog:
         if offset >= end_offset:
             return b""
         segment = self._segments[self._slot_of(offset)]
-        position = segment.position_of(offset)[1]
+        base_offset, position = segment.position_of(offset)
         end = segment.end_of_read(position, max_bytes, end_offset)
-        return segment.file.read(position, end - position) if end > position else b""
+        if end <= position:
+            return b""
+        data = segment.file.read(position, end - position)
+        if segment is not self._segments[-1]:
+            # Written long ago: nobody but the disk vouches for it.
+            seen = walk(data, base_offset, self.epochs)
+            if seen.position < len(data):
+                problem = seen.problem or "the file ends within a batch"
+                raise CorruptFile(segment.path, position + seen.position, problem)
+        return data
 
     def size_between(self, offset: int, end_offset: int) -> int:
         """Bytes of the batches from the one that holds `offset` up to `end_offset`."""
@@ -337,13 +347,15 @@ class PartitionLog:
         """Drop the batches that end above `offset`; the log then ends at or below it.
 
         Leader epochs that begin at the end or above are forgotten even if no batch is dropped.
-        DiskError: the log can no longer be used.
+        DiskError: the log can no longer be used. CorruptFile: nor to append to, until it begins
+        anew; what it says it holds is what it holds.
         """
         assert offset >= self.recovery_point or self.flush == "async", (
             f"{self.directory}: truncation to {offset} below {self.recovery_point}, which is "
             "committed"
         )
         offset = max(offset, self.log_start_offset)
+        end_offset = old_end_offset = self.log_end_offset
         if offset < self.log_end_offset:
             slot = self._slot_of(offset)
             segment = self._segments[slot]
@@ -351,9 +363,12 @@ class PartitionLog:
             if offset > segment.base_offset:
                 end_offset, position = segment.position_of(offset)
             self._cut(slot, position, end_offset)
-            self.producers_from_batches()
         self.epochs.truncate_to(self.log_end_offset)
         self.last_batch_epoch = self.epochs.epoch_of(self.log_end_offset - 1)
+        if end_offset < old_end_offset:
+            self._broken = True
+            self.producers_from_batches()
+            self._broken = False
 
     def _cut(self, slot: int, position: int, end_offset: int) -> None:
         self._broken = True

@@ -22,7 +22,7 @@ from broker.quorum.answers import (
     Decision,
     refuse,
 )
-from broker.quorum.elections import with_broker, without_broker
+from broker.quorum.elections import with_broker, without_broker, without_damaged
 from broker.quorum.image import BrokerImage, MetadataImage, TopicImage
 from broker.quorum.records import (
     BrokerFenced,
@@ -158,7 +158,8 @@ class Controller:
     def heartbeat(self, request: BrokerHeartbeatRequest, next_index: int, now_ms: int) -> Decision:
         """Keep the session alive; unfence a broker that has caught up, fence one that asks for it.
 
-        A broker has caught up when its image has reached its own registration.
+        A broker has caught up when its image has reached its own registration. Replicas that it
+        calls damaged leave ISR and ELR, so that they may begin anew.
         """
         image = self._pending
         if image is None:
@@ -177,6 +178,11 @@ class Controller:
             records += with_broker(image, request.node_id)
             answer = BrokerHeartbeatResponse(ErrorCode.NONE, False, caught_up)
             return self._commit(image, records, next_index, answer)
+        found = [(one.topic_id, one.partition, one.leader_epoch) for one in request.damaged]
+        changes: list[Record] = list(without_damaged(image, request.node_id, found))
+        if changes:
+            answer = BrokerHeartbeatResponse(ErrorCode.NONE, fenced, caught_up)
+            return self._commit(image, changes, next_index, answer)
         return self._answer(BrokerHeartbeatResponse(ErrorCode.NONE, fenced, caught_up))
 
     def tick(self, now_ms: int, next_index: int) -> Commit | None:

@@ -10,12 +10,13 @@ Every change of a partition, whoever asked for it, goes through `settle`; so the
 * lost: a replica that may have lost records that were counted leaves isr and elr, also as the last.
 * leader: kept while it is in the isr and active; else the first active isr member in the order of
   the replicas; else the first active elr member, which then is the isr; else none.
-* leader_epoch grows by one when the leader changes (also to none), partition_epoch at each change.
+* leader_epoch grows by one when the leader changes (also to none) or has to forget what it knows
+  of a replica (`without_damaged`), partition_epoch at each change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from broker.quorum.image import MetadataImage, PartitionImage, TopicImage
@@ -94,6 +95,41 @@ def without_broker(
         after = settle(partition, isr, topic.config.min_insync_replicas, is_active, lost)
         if after is not partition:
             yield changed(topic.topic_id, number, after)
+
+
+def without_damaged(
+    image: MetadataImage, node_id: int, damaged: Iterable[tuple[str, int, int]]
+) -> Iterator[PartitionChanged]:
+    """Changes that take out replicas whose log lost records it vouched for; the broker goes on.
+
+    `damaged`: (topic id, partition, leader epoch in which it was found). The leader epoch grows
+    even if the leader stays: all it knows of the replica, and any proposal of it that is under way,
+    are of an older epoch then. While nobody else is active who holds all that is committed nothing
+    changes: a log that lacks a batch is better than none.
+    """
+
+    def is_active(other: int) -> bool:
+        return other != node_id and image.is_active(other)
+
+    for topic_id, number, leader_epoch in damaged:
+        partition = image.partition(topic_id, number)
+        if partition is None or partition.leader_epoch != leader_epoch:
+            continue
+        members = (*partition.isr, *partition.elr)
+        if node_id in members and not any(is_active(member) for member in members):
+            continue
+        isr = tuple(member for member in partition.isr if member != node_id)
+        min_insync_replicas = image.topics[topic_id].config.min_insync_replicas
+        after = settle(partition, isr, min_insync_replicas, is_active, lost=node_id)
+        yield changed(
+            topic_id,
+            number,
+            replace(
+                after,
+                leader_epoch=partition.leader_epoch + 1,
+                partition_epoch=partition.partition_epoch + 1,
+            ),
+        )
 
 
 def with_broker(image: MetadataImage, back: int) -> Iterator[PartitionChanged]:

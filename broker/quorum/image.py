@@ -235,7 +235,10 @@ class _Draft:
         )
         assert changed.partition_epoch == old.partition_epoch + 1, (old, record)
         moved = int(changed.leader != old.leader)
-        assert changed.leader_epoch == old.leader_epoch + moved, (old, record)
+        assert old.leader_epoch + moved <= changed.leader_epoch <= old.leader_epoch + 1, (
+            old,
+            record,
+        )
         _check(changed, self.topics[record.topic_id].config)
         partitions[record.partition] = changed
         self.partitions_changed[record.topic_id, record.partition] = None

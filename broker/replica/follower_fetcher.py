@@ -23,7 +23,7 @@ class FetchState(Enum):
     FETCHING = "fetching"
     BACKING_OFF = "backing off"
     STOPPED = "stopped"
-    """Wait for metadata: the leader calls our epoch old."""
+    """Wait for metadata: the leader calls our epoch old, or our log is damaged."""
 
 
 class Outcome(Enum):
@@ -34,6 +34,7 @@ class Outcome(Enum):
     FENCED = "fenced"
     REFUSED = "refused"
     CORRUPT = "corrupt"
+    DAMAGED = "damaged"
 
 
 NEXT_STATE: dict[tuple[FetchState, Outcome], FetchState] = {
@@ -44,6 +45,7 @@ NEXT_STATE: dict[tuple[FetchState, Outcome], FetchState] = {
     (FetchState.FETCHING, Outcome.FENCED): FetchState.STOPPED,
     (FetchState.FETCHING, Outcome.REFUSED): FetchState.BACKING_OFF,
     (FetchState.FETCHING, Outcome.CORRUPT): FetchState.BACKING_OFF,
+    (FetchState.FETCHING, Outcome.DAMAGED): FetchState.STOPPED,
 }
 """Any other pair is impossible: only fetching partitions are in a round."""
 

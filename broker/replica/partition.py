@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from broker.events import Fact
+from broker.log.errors import CorruptFile
 from broker.log.partition_log import PartitionLog
 from broker.outbox import Outbox
 from broker.ports import Buffer
@@ -53,8 +54,8 @@ class Partition:
 
     leader_epoch, partition_epoch, isr, replicas, leader_id: committed metadata only (`apply_image`,
     `on_alter_result`). pending_isr: `propose_isr`, cleared by either of the two. progress: fetches
-    of this leader epoch. high_watermark: never goes back; moved on the leader by
-    `advance_high_watermark`, on a follower by `on_leader_high_watermark`.
+    of this leader epoch. high_watermark: never goes back while anybody counts on it; moved on the
+    leader by `advance_high_watermark`, on a follower by `on_leader_high_watermark`.
     """
 
     def __init__(
@@ -273,6 +274,21 @@ class Partition:
         old_end = self.log.log_end_offset
         self.log.truncate_to(offset)
         self._fact("Truncated", old_end=old_end)
+
+    # -- damage ------------------------------------------------------------------------------------
+
+    def tell_damage(self, error: CorruptFile) -> None:
+        """Let it be known what was found."""
+        self._fact("DamageFound", path=error.path, position=error.position, reason=error.reason)
+
+    def begin_anew(self) -> None:
+        """Forget the whole log, as nobody counts on it; what is committed comes from the leader."""
+        assert self.role is PartitionRole.FOLLOWER, "only who has a leader can refill"
+        assert self.node_id not in self.isr, "only who left the ISR may forget"
+        old_end = self.log.log_end_offset
+        self.log.restart_at(0)
+        self.high_watermark = 0
+        self._fact("BeganAnew", old_end=old_end)
 
     def _move_high_watermark(self, offset: int) -> bool:
         if offset == self.high_watermark:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from broker.config import NodeConfig
 from broker.events import Plane, Remove, ResetLink, Sync, SyncToken
-from broker.log.errors import LogMismatch
+from broker.log.errors import CorruptFile, LogMismatch
 from broker.log.log_manager import LogManager
 from broker.log.partition_log import PartitionLog, SyncRequest
 from broker.outbox import Outbox
 from broker.ports import Buffer, DiskError
 from broker.quorum.image import MetadataDelta, MetadataImage, TopicImage
+from broker.replica.damage import Damages
 from broker.replica.follower_fetcher import FetchLink, FetchState, Outcome, truncation_offset
 from broker.replica.partition import Partition, PartitionKey, PartitionRole
 from broker.wire.errors import ErrorCode
@@ -58,6 +59,7 @@ class ReplicaManager:
     without_log: dict[PartitionKey, None] = field(default_factory=dict)
     """Assigned here, but the disk had no room for a new log."""
     next_creation_ms: int = 0
+    damages: Damages = field(default_factory=Damages)
 
     @property
     def is_active(self) -> bool:
@@ -111,6 +113,7 @@ class ReplicaManager:
         partition.apply_image(assigned, self.image.brokers, now_ms)
         if partition.role is PartitionRole.LEADER:
             partition.log.producers.complete_from(self.image.next_producer_id)
+        self.damages.on_image(partition, assigned)
         self.touched[key] = partition
         for leader_id, link in self.links.items():
             if leader_id != partition.leader_id or partition.role is not PartitionRole.FOLLOWER:
@@ -146,6 +149,7 @@ class ReplicaManager:
         for link in self.links.values():
             link.unfollow(key)
         self.unproposed.pop(key, None)
+        self.damages.forget(key)
         self.outbox.add(Remove(self.logs.remove(*key)))
 
     def retire(self) -> None:
@@ -336,9 +340,14 @@ class ReplicaManager:
         if result.error is not ErrorCode.NONE:
             return Outcome.REFUSED
         if result.diverging_epoch >= 0:
-            partition.truncate_to(
-                truncation_offset(partition, result.diverging_epoch, result.diverging_end_offset)
+            offset = truncation_offset(
+                partition, result.diverging_epoch, result.diverging_end_offset
             )
+            try:
+                partition.truncate_to(offset)
+            except CorruptFile as error:
+                self.damages.find(partition, error)
+                return Outcome.DAMAGED
             return Outcome.DIVERGED
         outcome = Outcome.EMPTY
         if data is not None:

@@ -16,7 +16,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.events import Remove, Store, Stored, StoreFailed, Sync, Synced, SyncFailed
+from broker.events import (
+    Remove,
+    Scrub,
+    Scrubbed,
+    ScrubFailed,
+    Store,
+    Stored,
+    StoreFailed,
+    Sync,
+    Synced,
+    SyncFailed,
+)
+from broker.log.cold_batches import look
 from broker.ports import Buffer, DiskError
 
 JOIN_BELOW_BYTES = 16_384
@@ -24,20 +36,21 @@ IOV_COUNT_MAX = 512
 TEMPORARY_SUFFIX = ".tmp"
 REMOVED_SUFFIX = "-delete"
 DESCRIPTORS_MAX = 512
+SCRUB_KEY = "scrub"
+"""No log's: who reads what is cold must not hold up a sync."""
 
-Outcome = Synced | SyncFailed | Stored | StoreFailed
+Outcome = Synced | SyncFailed | Stored | StoreFailed | Scrubbed | ScrubFailed
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """Work for a device thread. Jobs of equal `key` run one after the other, in order.
 
-    `run` raises OSError; `done` and `failed` make the event for the loop, if any.
+    `run` returns the event for the loop, if any, or raises OSError; `failed` makes it then.
     """
 
     key: str
-    run: Callable[[], None]
-    done: Outcome | None
+    run: Callable[[], Outcome | None]
     failed: Callable[[str], Outcome | None]
 
 
@@ -198,7 +211,7 @@ class RealDisk:
 
     # --- jobs for the device threads --------------------------------------------------------------
 
-    def prepare(self, effect: Sync | Store | Remove) -> Job:
+    def prepare(self, effect: Sync | Store | Scrub | Remove) -> Job:
         """Turn an effect into a job that no longer depends on this disk's descriptors.
 
         Never raises for a failing disk: the job then fails, and with it the effect.
@@ -207,6 +220,8 @@ class RealDisk:
             return self._prepare_sync(effect)
         if isinstance(effect, Store):
             return self._prepare_store(effect)
+        if isinstance(effect, Scrub):
+            return self._prepare_scrub(effect)
         return self._prepare_remove(effect)
 
     def _prepare_sync(self, effect: Sync) -> Job:
@@ -221,7 +236,7 @@ class RealDisk:
         except OSError as error:
             problem = error
 
-        def run() -> None:
+        def run() -> Outcome:
             try:
                 if problem is not None:
                     raise problem
@@ -233,16 +248,17 @@ class RealDisk:
             finally:
                 for descriptor, _ in owned:
                     os.close(descriptor)
+            return Synced(token)
 
         token = effect.token
         key = _parent((*effect.files, *effect.directories)[0])
-        return Job(key, run, Synced(token), lambda reason: SyncFailed(token, reason))
+        return Job(key, run, lambda reason: SyncFailed(token, reason))
 
     def _prepare_store(self, effect: Store) -> Job:
         real, parent = self._real(effect.path), self._real(_parent(effect.path))
         self.close_descriptor(effect.path)
 
-        def run() -> None:
+        def run() -> Outcome:
             temporary = real + TEMPORARY_SUFFIX
             with open(temporary, "wb") as file:
                 file.write(effect.data)
@@ -250,13 +266,38 @@ class RealDisk:
                 os.fdatasync(file.fileno())
             os.replace(temporary, real)
             sync_directory(parent)
+            return Stored(effect.path, effect.generation)
 
         return Job(
             _parent(effect.path),
             run,
-            Stored(effect.path, effect.generation),
             lambda reason: StoreFailed(effect.path, effect.generation, reason),
         )
+
+    def _prepare_scrub(self, effect: Scrub) -> Job:
+        real = self._real(effect.path)
+
+        def run() -> Outcome:
+            # A descriptor of its own: it must not push those in use out of the LRU.
+            descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+
+            def read(position: int, size_bytes: int) -> bytes:
+                try:
+                    return os.pread(descriptor, size_bytes, position)
+                except OSError as error:
+                    raise _disk_error(effect.path, error, unchanged=True) from error
+
+            try:
+                seen = look(
+                    read, effect.position, effect.end_position, effect.next_offset, effect.epochs
+                )
+            except DiskError as error:
+                raise OSError(error.errno, error.reason) from error
+            finally:
+                os.close(descriptor)
+            return Scrubbed(*seen)
+
+        return Job(SCRUB_KEY, run, lambda reason: ScrubFailed())
 
     def _prepare_remove(self, effect: Remove) -> Job:
         self._close_below(effect.path)
@@ -279,7 +320,7 @@ class RealDisk:
             sync_directory(os.path.dirname(aside))
 
         key = effect.path if is_directory else _parent(effect.path)
-        return Job(key, run, None, lambda reason: None)
+        return Job(key, run, lambda reason: None)
 
 
 def sync_directory(real_path: str) -> None:

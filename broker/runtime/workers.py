@@ -67,7 +67,8 @@ class Workers:
             for running in self._running.values():
                 if not running.given_up and now - running.started_ms > stall_ms:
                     running.given_up = True
-                    self._finish(running.job, f"no answer from the device for {stall_ms} ms")
+                    problem = f"no answer from the device for {stall_ms} ms"
+                    self._tell(running.job.failed(problem))
 
     def close(self, *, timeout_s: float | None = None) -> None:
         """Finish everything submitted, then end the threads. Waits at most `timeout_s` each."""
@@ -90,11 +91,10 @@ class Workers:
         running = _Running(job, now_ms())
         with self._lock:
             self._running[slot] = running
-        problem: str | None = None
         try:
-            job.run()
+            outcome = job.run()
         except OSError as error:
-            problem = f"{error.strerror or type(error).__name__} (errno {error.errno})"
+            outcome = job.failed(f"{error.strerror or type(error).__name__} (errno {error.errno})")
         with self._lock:
             del self._running[slot]
             behind = self._waiting[job.key]
@@ -102,11 +102,10 @@ class Workers:
             if next_job is None:
                 del self._waiting[job.key]
             if not running.given_up:
-                self._finish(job, problem)
+                self._tell(outcome)
         return next_job
 
-    def _finish(self, job: Job, problem: str | None) -> None:
-        outcome = job.done if problem is None else job.failed(problem)
+    def _tell(self, outcome: Outcome | None) -> None:
         if outcome is not None:
             self._outcomes.append(outcome)
             self._notify()

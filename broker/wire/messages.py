@@ -394,12 +394,22 @@ class BrokerRegistrationResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedReplica:
+    topic_id: str
+    partition: int
+    leader_epoch: int
+    """In which it was found; news of another epoch are looked at anew by the broker."""
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerHeartbeatRequest:
     node_id: int
     broker_epoch: int
     metadata_index: int
     """How far the broker's image is applied."""
     want_fence: bool
+    damaged: tuple[DamagedReplica, ...]
+    """Replicas of it whose log no longer holds all that it vouched for."""
 
 
 @dataclass(frozen=True, slots=True)

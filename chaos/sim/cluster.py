@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from broker.config import NodeConfig, VoterAddress
 from broker.core import Identity
@@ -21,6 +21,25 @@ CLUSTER_ID = "simulated"
 BROKER_PORT = 10_000
 CONTROLLER_PORT = 20_000
 DISK_STALL_MS = 2_000
+START_AGAIN_MS = 500
+"""After an end that a late message made it come to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rot:
+    """A byte of a log that changed on the disk of a running node, and nobody told it."""
+
+    node: SimNode
+    log: tuple[str, int]
+    path: str
+    position: int
+    around: bytes
+    """It and its neighbours, from `position` on."""
+
+    @property
+    def is_there(self) -> bool:
+        end = self.position + len(self.around)
+        return self.node.disk.content_of(self.path)[self.position : end] == self.around
 
 
 class Watcher:
@@ -37,7 +56,7 @@ class Watcher:
         """A node's process is about to end without warning."""
 
     def on_wiped(self, node: SimNode) -> None:
-        """A node lost what was on its disk, or some of it."""
+        """A node lost what was on its disk, or some of it; its next registration tells."""
 
 
 class SimCluster:
@@ -67,6 +86,7 @@ class SimCluster:
         self.leader_changes = 0
         self.crashes = 0
         self.fact_counts: dict[str, int] = {}
+        self.rot: list[Rot] = []
         self.late_registrations_may_come = False
         """Messages between nodes are duplicated much later: see `on_halt`."""
         places = tuple(
@@ -142,8 +162,9 @@ class SimCluster:
         dead process that arrives late, and before any other of it, looks like a newer life. The
         living one ends then, as it must, and is started again like any other."""
         self.tell(node.name, "halt", reason)
-        may_be = node.disk_fails or (self.late_registrations_may_come and reason == REPLACED)
-        if not may_be:
+        if self.late_registrations_may_come and reason == REPLACED:
+            self.clock.after(START_AGAIN_MS, lambda: self.start(node))
+        elif not node.disk_fails:
             self.violate("halt", f"{node.name}: {reason}")
         # What a failing disk has not confirmed is not on it.
         self.end(node, power_loss=node.disk_fails)
@@ -166,7 +187,13 @@ class SimCluster:
     def end(self, node: SimNode, *, power_loss: bool) -> None:
         for watcher in self.watchers:
             watcher.before_crash(node)
+        self.lose_what_rots(node)
         node.crash(power_loss=power_loss)
+
+    def lose_what_rots(self, node: SimNode) -> None:
+        """A process ends: the next one may find rot, and begin anew before anybody is told."""
+        if any(rot.node is node and rot.is_there for rot in self.rot):
+            self.lose(node)
 
     def wipe(self, node: SimNode) -> None:
         self.crashes += 1
@@ -180,6 +207,10 @@ class SimCluster:
         """Something that a node vouched for is no longer on its disk."""
         for watcher in self.watchers:
             watcher.on_wiped(node)
+
+    def rots(self, node: SimNode, log: tuple[str, int]) -> bool:
+        """Whether a log of a node lacks something of which it does not know."""
+        return any(rot.node is node and rot.log == log and rot.is_there for rot in self.rot)
 
     def start(self, node: SimNode) -> None:
         """Start it, or if it is about to stop let it start again then."""
@@ -202,6 +233,8 @@ class SimCluster:
     def converged(self) -> bool:
         """All nodes up; all replicas of each partition in the ISR, their ends and marks equal."""
         images = []
+        if any(rot.is_there for rot in self.rot):
+            return False
         for node in self.nodes.values():
             if node.core is None or node.core.broker is None:
                 return False

@@ -253,6 +253,11 @@ class SimDisk:
         """Every file's content as a process sees it, by path, sorted."""
         return {path: bytes(node.content) for path, node in self._walk(self._root, "")}
 
+    def content_of(self, path: str) -> bytearray:
+        """A file as a process sees it, not to be changed; empty if there is none."""
+        node = self._find(path)
+        return node.content if isinstance(node, FileNode) else bytearray()
+
     def _walk(self, directory: DirectoryNode, prefix: str) -> Iterator[tuple[str, FileNode]]:
         for name, node in sorted(directory.entries.items()):
             if isinstance(node, FileNode):

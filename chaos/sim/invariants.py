@@ -212,9 +212,12 @@ class Invariants(Watcher):
         """Its bytes, and as leader its high watermark and maximal ISR."""
         key = replica.key
         self._key = key
+        if self._cluster.rots(node, key):
+            return  # what it holds is not what was written
         self._seen.end_offset(node.disk, replica.log.directory)
         if replica.role is not PartitionRole.LEADER:
             return
+        assert node.core is not None
         image = self._image
         committed = image.partition(*key)
         if committed is None or committed.leader_epoch != replica.leader_epoch:
@@ -230,7 +233,8 @@ class Invariants(Watcher):
             )
         topic = image.topics[key[0]]
         for member in sorted(maximal):
-            end = self._vouched_end(image, topic, key[1], member)
+            # As the leader knows it: a member may have lost its disk and said so to others.
+            end = self._vouched_end(node.core.image, topic, key[1], member)
             if end is not None and end < replica.high_watermark:
                 self._cluster.violate(
                     "watermark",
@@ -274,8 +278,9 @@ class Invariants(Watcher):
             broker = image.brokers.get(member)
             if broker is None or broker.broker_epoch <= lost_at:
                 return None
-            del self._lost_at[member]
         node = self._cluster.nodes[member]
+        if self._cluster.rots(node, (topic.topic_id, number)):
+            return None
         directory = directory_of(topic.name, topic.topic_id, number)
         self._key = (topic.topic_id, number)
         reader = self._seen if topic.config.flush == "async" else self._durable

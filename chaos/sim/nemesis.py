@@ -15,12 +15,14 @@ from broker.log.log_manager import parse_directory
 from chaos.checker.run_info import FaultRow
 from chaos.sim.batches import base_offset_of, last_batch_position
 from chaos.sim.client import NS_PER_MS
-from chaos.sim.cluster import DISK_STALL_MS, SimCluster
+from chaos.sim.cluster import DISK_STALL_MS, Rot, SimCluster
 from chaos.sim.network import Rule
 from chaos.sim.node import SimNode
 from chaos.sim.plan import TOPIC, Fault, Plan
 
 GRACE_MS = 500
+ROT_BYTES = 16
+"""So many bytes tell a place that rots from the same place written anew."""
 LEAVE_MS = 1_000
 """Before it gives up a node tries for so long to let others lead."""
 
@@ -337,10 +339,31 @@ class Nemesis:
         self._start_after(fault, node)
         return f"byte {position} of {path} on {node.name} rots, down {_for(fault)}"
 
-    def _cold_segments(self, node: SimNode) -> list[tuple[str, int]]:
+    def _bit_rot(self, fault: Fault, node: SimNode) -> str:
+        """In a segment that is full and synced, while the process runs: found when it is read."""
+        if (
+            node.paused
+            or not self._can_spare(node)
+            or any(rot.is_there for rot in self.cluster.rot)
+        ):
+            return ""
+        cold = self._cold_segments(node, with_known=True)
+        if not cold:
+            return ""
+        path, size_bytes = cold[fault.amount % len(cold)]
+        position = fault.amount % size_bytes
+        node.disk.corrupt(path, position, 1 << fault.other % 8)
+        around = bytes(node.disk.content_of(path)[position : position + ROT_BYTES])
+        parsed = parse_directory(path.split("/")[1])
+        assert parsed is not None
+        _, partition, topic_id = parsed
+        self.cluster.rot.append(Rot(node, (topic_id, partition), path, position, around))
+        return f"byte {position} of {path} on {node.name} rots"
+
+    def _cold_segments(self, node: SimNode, *, with_known: bool = False) -> list[tuple[str, int]]:
         """(path, size that may rot) of segments that are full and synced, but not below the
-        recovery point, where a start reads headers only. The last batch of a file is left alone: if
-        it is bad, a crash may have torn it."""
+        recovery point (`with_known`: these too), where a start reads headers only. The last batch
+        of a file is left alone: if it is bad, a crash may have torn it."""
         recovery_points = load_offsets(node.disk, RECOVERY_POINT_PATH)
         found = []
         for entry in node.disk.list_dir("logs"):
@@ -353,7 +376,7 @@ class Nemesis:
                 path = f"logs/{entry}/{file.name}"
                 is_known = base_offset_of(file) < recovery_points.get((topic_id, partition), 0)
                 size_bytes = last_batch_position(file.data)
-                if size_bytes and not is_known and node.disk.is_durable_whole(path):
+                if (with_known or not is_known) and size_bytes and node.disk.is_durable_whole(path):
                     found.append((path, size_bytes))
         return found
 

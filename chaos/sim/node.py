@@ -28,6 +28,9 @@ from broker.events import (
     Reply,
     ResetLink,
     Resume,
+    Scrub,
+    Scrubbed,
+    ScrubFailed,
     Send,
     Store,
     Stored,
@@ -36,6 +39,7 @@ from broker.events import (
     Synced,
     SyncFailed,
 )
+from broker.log.cold_batches import look
 from broker.log.errors import CorruptFile
 from broker.ports import DiskError
 from broker.wire import frames
@@ -214,6 +218,7 @@ class SimNode:
             return
         self.cluster.after_turn(self)
         if self._is_stopping and self.core.is_stopped:
+            self.cluster.lose_what_rots(self)
             self.core = None
             self.disk.process_crash()
             if self.starts_again:
@@ -257,6 +262,8 @@ class SimNode:
                 self._sync(effect)
             case Store(path, generation, data):
                 self._later("disk: store", lambda: self._stored(path, generation, data))
+            case Scrub():
+                self._later("disk: scrub", lambda: self._scrub(effect))
             case Remove(path):
                 self.disk.remove(path)
             case Resume(work):
@@ -327,6 +334,17 @@ class SimNode:
             self.receive(StoreFailed(path, generation, str(error)))
             return
         self.receive(Stored(path, generation))
+
+    def _scrub(self, effect: Scrub) -> None:
+        try:
+            read = self.disk.open(effect.path).read
+            seen = look(
+                read, effect.position, effect.end_position, effect.next_offset, effect.epochs
+            )
+        except DiskError:
+            self.receive(ScrubFailed())
+            return
+        self.receive(Scrubbed(*seen))
 
     # -- messages --------------------------------------------------------------------------------
 

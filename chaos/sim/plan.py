@@ -18,6 +18,8 @@ TOPIC = "t"
 CHURNED_TOPIC = "u"
 """Created and deleted all the time, when the plan says so."""
 
+NEVER_MS = 86_400_000
+"""Longer than any run."""
 FLUSH_MODES = ("ack", "ack", "ack", "always", "async")
 
 NODE_MESSAGES = (
@@ -66,8 +68,10 @@ class Setup:
     delivery_timeout_ms: int = 20_000
     checkpoint_ms: int = 5_000
     """How often brokers move their recovery points, and store what may then be believed."""
-    producer_expiry_ms: int = 86_400_000
+    producer_expiry_ms: int = NEVER_MS
     """After how much silence a partition forgets a producer."""
+    scrub_ms: int = NEVER_MS
+    """How often brokers read what is cold."""
     churns: bool = False
     """A topic beside the judged one is created and deleted all the time, and written to."""
 
@@ -146,6 +150,7 @@ FAULT_KINDS = (
     FaultKind("full-disk", 1, (100, 1_500), (0, 2_000)),
     FaultKind("wipe", 1, (50, 2_000), crashes=True, loses_disk=True),
     FaultKind("bit-flip", 1, (50, 1_000), (0, 1_000_000), crashes=True, loses_disk=True),
+    FaultKind("bit-rot", 2, (0, 0), (0, 1_000_000), loses_disk=True),
     # clocks
     FaultKind("clock-rate", 1, (500, 6_000), (900, 1_100)),
     FaultKind("clock-jump", 1, (0, 0), (50, 3_000)),
@@ -240,7 +245,8 @@ def _draw_setup(choices: Choices) -> Setup:
         request_timeout_ms=choices.pick("plan: request timeout", (1_500, 500, 3_000)),
         delivery_timeout_ms=choices.pick("plan: delivery timeout", (20_000, 5_000)),
         checkpoint_ms=choices.pick("plan: checkpoint", (5_000, 500)),
-        producer_expiry_ms=choices.pick("plan: producer expiry", (86_400_000, 86_400_000, 700)),
+        producer_expiry_ms=choices.pick("plan: producer expiry", (NEVER_MS, NEVER_MS, 700)),
+        scrub_ms=choices.pick("plan: scrub", (NEVER_MS, 500)),
         churns=choices.chance("plan: churns", 25),
     )
 
@@ -275,7 +281,9 @@ def _may_happen(kind: FaultKind, setup: Setup) -> bool:
         return False  # there every crash may cost records: that mode's stated price
     if kind.loses_disk:
         # Somebody else must hold every acknowledged record; a voter without its disk has no vote.
-        return setup.min_isr > 1 and (kind.name == "bit-flip" or setup.voters < setup.nodes)
+        if kind.name == "bit-rot" and setup.scrub_ms == NEVER_MS:
+            return False  # nobody would find it before the end
+        return setup.min_isr > 1 and (kind.name != "wipe" or setup.voters < setup.nodes)
     return True
 
 

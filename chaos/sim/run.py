@@ -39,6 +39,7 @@ def _node_settings(setup: Setup) -> dict[str, int]:
         "replica_high_watermark_checkpoint_interval_ms": setup.checkpoint_ms,
         "producer_id_expiration_ms": setup.producer_expiry_ms,
         "producer_id_expiration_check_interval_ms": max(setup.producer_expiry_ms // 7, 1),
+        "log_scrub_interval_ms": setup.scrub_ms,
     }
 
 

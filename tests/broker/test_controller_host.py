@@ -180,7 +180,7 @@ def test_brokers_that_fall_silent_are_fenced() -> None:
     answer = voters.answer(1)
     assert isinstance(answer, BrokerRegistrationResponse)
     core = voters.cores[leader]
-    heartbeat = BrokerHeartbeatRequest(8, answer.broker_epoch, core.image.index, False)
+    heartbeat = BrokerHeartbeatRequest(8, answer.broker_epoch, core.image.index, False, ())
     voters.ask(leader, heartbeat, 2)
     voters.deliver()
     assert not core.image.brokers[8].fenced

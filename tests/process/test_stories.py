@@ -141,6 +141,32 @@ def test_kill_all_three_under_load_and_nothing_acknowledged_is_missing(three: St
     assert len(set(values)) == len(values)
 
 
+def test_a_leaders_log_rots_and_nobody_reads_it_or_misses_a_record(three: Story) -> None:
+    """Found when it is read; another one leads then, and the log is refilled from it."""
+    three.create_topic("rotten", segment_bytes="65536")
+    values = [b"%05d %s" % (number, b"v" * 500) for number in range(1_000)]
+    with Producer(bootstrap_servers=three.bootstrap) as producer:
+        handles = [producer.send("rotten", value, partition=0) for value in values]
+        for handle in handles:
+            handle.result(20)
+    three.wait_equal("rotten")
+    leader = three.leader("rotten")
+    data_dir = three.cluster.paths.node(leader).data
+    segments = sorted(data_dir.glob("logs/rotten-0.*/*.log"))
+    assert len(segments) > 1
+    with segments[0].open("r+b") as file:
+        file.seek(300)
+        byte = file.read(1)[0]
+        file.seek(300)
+        file.write(bytes([byte ^ 4]))
+    assert read_all(three, "rotten", 1)[0] == values
+    assert three.leader("rotten") != leader
+    three.wait_equal("rotten")
+    compared = prozess(three, "log", "verify", str(data_dir))
+    out, complaints = compared.communicate()
+    assert compared.returncode == 0, (out, complaints)
+
+
 def test_without_a_quorum_nothing_is_acknowledged_and_afterwards_all_goes_on(three: Story) -> None:
     """Two of three combined nodes are gone: no quorum, so the ISR cannot shrink and the record
     cannot be committed; its outcome is unknown, and the watermark stands still."""

@@ -29,6 +29,7 @@ from broker.wire.messages import (
     BrokerHeartbeatRequest,
     BrokerRegistrationRequest,
     CreateTopicRequest,
+    DamagedReplica,
     DeleteTopicRequest,
     IsrMember,
     ReplicaName,
@@ -187,7 +188,7 @@ class Play:
 
     def heartbeat(self, node_id: int) -> str:
         request = BrokerHeartbeatRequest(
-            node_id, self.pending.brokers[node_id].broker_epoch, self.pending.index, False
+            node_id, self.pending.brokers[node_id].broker_epoch, self.pending.index, False, ()
         )
         return self.decided(self.controller.heartbeat(request, self.next_index, self.now_ms))
 
@@ -215,13 +216,20 @@ class Play:
         return command.number("epoch", broker.broker_epoch if broker else 0)
 
     def do_heartbeat(self, command: Command) -> str:
-        """heartbeat ID [epoch=] [index=] [want_fence=yes]"""
+        """heartbeat ID [epoch=] [index=] [want_fence=yes] [damaged=t/0:LE,…]"""
         node_id = command.word_number(0)
+        damaged = []
+        for place in filter(None, command.text_of("damaged", "").split(",")):
+            name, _, leader_epoch = place.partition(":")
+            topic, number = name.split("/")
+            topic_id = self.pending.ids_by_name[topic]
+            damaged.append(DamagedReplica(topic_id, int(number), int(leader_epoch)))
         request = BrokerHeartbeatRequest(
             node_id,
             self.broker_epoch(command, node_id),
             command.number("index", self.committed.index),
             command.text_of("want_fence", "no") == "yes",
+            tuple(damaged),
         )
         return self.decided(self.controller.heartbeat(request, self.next_index, self.now_ms))
 
@@ -300,7 +308,7 @@ class Play:
         for position in range(len(command.rest())):
             node_id = command.word_number(position)
             epoch = self.pending.brokers[node_id].broker_epoch
-            request = BrokerHeartbeatRequest(node_id, epoch, self.committed.index, True)
+            request = BrokerHeartbeatRequest(node_id, epoch, self.committed.index, True, ())
             decision = self.controller.heartbeat(request, self.next_index, self.now_ms)
             assert isinstance(decision, Commit)
             lines.append(self.decided(Commit(decision.records, None)))

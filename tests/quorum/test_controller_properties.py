@@ -237,7 +237,7 @@ class ClusterHistory:
         process = self.processes[node_id]
         if process.alive and process.broker_epoch != -1:
             index = self.committed.index - behind
-            request = BrokerHeartbeatRequest(node_id, process.broker_epoch, index, want_fence)
+            request = BrokerHeartbeatRequest(node_id, process.broker_epoch, index, want_fence, ())
             decision = self.controller.heartbeat(request, self.next_index, self.now_ms)
             body = self.carry_out(decision)
             assert body is None or body.error is ErrorCode.NONE

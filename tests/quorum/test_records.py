@@ -147,7 +147,7 @@ def test_an_image_never_changes() -> None:
     [
         PartitionChanged("id", 0, 1, 0, 2, (1,), ()),  # skips a partition epoch
         PartitionChanged("id", 0, 2, 0, 1, (2,), ()),  # another leader in the same leader epoch
-        PartitionChanged("id", 0, 1, 1, 1, (1,), ()),  # another leader epoch, the same leader
+        PartitionChanged("id", 0, 1, 2, 1, (1,), ()),  # skips a leader epoch
         PartitionChanged("id", 0, 2, 1, 1, (1,), ()),  # a leader outside the ISR
         PartitionChanged("id", 0, 1, 0, 1, (1, 3), ()),  # an ISR member that is no replica
         PartitionChanged("id", 0, 1, 0, 1, (2, 1), ()),  # not sorted

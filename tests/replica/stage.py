@@ -26,12 +26,15 @@ from broker.events import (
     Reply,
     ResetLink,
     Resume,
+    Scrub,
+    Scrubbed,
     Send,
     Store,
     Stored,
     Sync,
     Synced,
 )
+from broker.log.cold_batches import look
 from broker.ports import Buffer
 from broker.quorum.records import (
     BrokerFenced,
@@ -121,6 +124,8 @@ class Stage:
         """All effects so far, in order."""
         self.syncs: list[Sync] = []
         """Not yet completed."""
+        self.scrubbed: list[str] = []
+        """Files of which a piece was read in the background."""
         self.entries: list[MetadataEntry] = []
         self.epochs: dict[int, int] = {}
         """The present broker epoch of each broker."""
@@ -161,6 +166,11 @@ class Stage:
                 case Store(path, generation, data):
                     self.disk.store(path, data)
                     answers.append(Stored(path, generation))
+                case Scrub(path):
+                    self.scrubbed.append(path)
+                    read = self.disk.open(path).read
+                    place = (effect.position, effect.end_position, effect.next_offset)
+                    answers.append(Scrubbed(*look(read, *place, effect.epochs)))
                 case Resume(work):
                     answers.append(Continue(work))
                 case Send(_, _, correlation_id, MetadataFetchRequest() as request):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,8 +57,12 @@ def disk(tmp_path: Path) -> Iterator[RealDisk]:
     disk.close()
 
 
-def job(key: str, run: object, name: str) -> Job:
-    return Job(key, run, Stored(name, 0), lambda reason: StoreFailed(name, 0, reason))  # type: ignore[arg-type]
+def job(key: str, run: Callable[[], object], name: str) -> Job:
+    def act() -> Outcome:
+        run()
+        return Stored(name, 0)
+
+    return Job(key, act, lambda reason: StoreFailed(name, 0, reason))
 
 
 def test_jobs_of_a_key_run_in_order_and_one_at_a_time(pool: Pool) -> None:

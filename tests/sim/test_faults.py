@@ -24,6 +24,7 @@ SETUP = Setup(
     producers=2,
     consumers=1,
     flush="ack",
+    scrub_ms=500,
 )
 LOAD = Load(duration_ms=2_500, burst_max=8, gap_ms_max=40, value_bytes=120)
 

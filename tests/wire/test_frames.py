@@ -31,7 +31,7 @@ from broker.wire.messages import (
 
 TOPIC_ID = "0123456789abcdef0123456789abcdef"
 PRODUCE = ProduceRequest(-1, 1_000, (ProducePart(TOPIC_ID, 0, 1), ProducePart(TOPIC_ID, 1, 1)))
-HEARTBEAT = BrokerHeartbeatRequest(1, 2, 3, False)
+HEARTBEAT = BrokerHeartbeatRequest(1, 2, 3, False, ())
 RESULT = FetchPartResult(TOPIC_ID, 0, ErrorCode.NONE, 1, 2, 3, 0, 4, -1, -1, True)
 
 
@@ -59,7 +59,7 @@ def test_payload_frames_are_passed_through_not_copied() -> None:
 
 def test_golden_bytes() -> None:
     assert frames.encode(Kind.REQUEST, 300, HEARTBEAT) == [
-        bytes.fromhex("0194003fcd012c94010203c2")
+        bytes.fromhex("0194003fcd012c95010203c290")
     ]
 
 
@@ -193,7 +193,7 @@ def test_garbage(garbage: Sequence[bytes]) -> None:
 
 def test_the_path_of_a_wrong_field_is_told() -> None:
     with pytest.raises(MalformedMessage, match=r"^want_fence: int 0 is not bool$"):
-        frames.decode([header_of(0, 63, 1, [1, 2, 3, 0])])
+        frames.decode([header_of(0, 63, 1, [1, 2, 3, 0, []])])
 
 
 def test_caps_on_header_bytes_and_frames() -> None:
