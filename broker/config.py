@@ -66,6 +66,8 @@ class NodeConfig:
     producer_id_expiration_ms: int = 86_400_000
     """A producer that wrote nothing to a partition for so long is forgotten there."""
     producer_id_expiration_check_interval_ms: int = 600_000
+    metadata_log_max_bytes_between_snapshots: int = 4_194_304
+    """Then the metadata log begins anew, with a snapshot in place of its entries."""
     log_scrub_interval_ms: int = 3_600_000
     """After how long all that is cold is read again and compared with its checksums."""
     log_scrub_bytes_per_second: int = 8_388_608

@@ -45,8 +45,10 @@ from broker.log.log_manager import LogManager
 from broker.metadata_feed import MetadataFeed
 from broker.outbox import Outbox
 from broker.ports import Disk, DiskError
-from broker.quorum.image import MetadataImage
+from broker.quorum.image import MetadataImage, difference
+from broker.quorum.image_codec import image_of, snapshot_of
 from broker.quorum.raft_driver import RAFT_LOG, RaftDriver
+from broker.quorum.raft_store import PATH as RAFT_PATH
 from broker.quorum.record_text import describe_records
 from broker.quorum.records import decode_entry
 from broker.shutdown import Shutdown, Stage
@@ -56,6 +58,9 @@ from broker.wire.messages import (
     MetadataFetchResponse,
     RaftRequest,
 )
+from raft.types import Entry, Snapshot
+
+Details = dict[str, int | str | bool | tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,7 @@ class NodeCore:
                 self._shutdown.advance(now_ms)
             self._quorum_moved = True
             self._advance_metadata(now_ms)
+        self._maybe_compact(now_ms)
         return self.outbox.take()
 
     def _on_event(self, event: Event, now_ms: int) -> None:
@@ -185,10 +191,12 @@ class NodeCore:
                 self._on_synced(token, now_ms)
             case SyncFailed(token, reason):
                 self._on_sync_failed(token, reason, now_ms)
+            case Stored() | StoreFailed() if event.path == RAFT_PATH:
+                self._on_replaced(event, now_ms)
             case Stored(path, generation):
                 if (broker := self._disk_user) is not None:
                     broker.on_stored(path, generation, now_ms)
-            case StoreFailed(path, _, reason):
+            case StoreFailed(path, reason=reason):
                 self._count("store_failures")
                 if (broker := self._disk_user) is not None:
                     broker.on_store_failed(path, reason)
@@ -243,8 +251,8 @@ class NodeCore:
         if isinstance(event.body, MetadataFetchResponse):
             if self.feed is not None:
                 response = event.body
-                for entry in self.feed.on_response(event.correlation_id, response, now_ms):
-                    self._apply(entry.index, entry.term, entry.data, now_ms)
+                for item in self.feed.on_response(event.correlation_id, response, now_ms):
+                    self._apply(item, now_ms)
                 if response.leader_id >= 0:
                     self.channel.controller_id = response.leader_id
         elif self.broker is not None:
@@ -266,8 +274,8 @@ class NodeCore:
                 output = self.driver.pump(now_ms)
                 for effect in output.effects:
                     self.outbox.add(effect)
-                for entry in output.committed:
-                    self._apply(entry.index, entry.term, entry.data, now_ms)
+                for item in output.committed:
+                    self._apply(item, now_ms)
                 self.channel.controller_id = self._known_leader()
                 assert self.controller is not None
                 self.controller.on_progress(self.image, now_ms)
@@ -288,16 +296,19 @@ class NodeCore:
         node = self.driver.node if self.driver is not None else None
         return -1 if node is None or node.leader_id is None else node.leader_id
 
-    def _apply(self, index: int, term: int, data: bytes, now_ms: int) -> None:
-        records = decode_entry(data) if data else ()
-        self.image, delta = self.image.apply_entry(index, term, records)
-        if self.outbox.facts_on:
-            details: dict[str, int | str | bool | tuple[int, ...]] = {
-                "index": index,
-                "term": term,
-                "records": describe_records(records),
-            }
-            self.outbox.fact(Fact("Applied", details=details))
+    def _apply(self, item: Entry | Snapshot, now_ms: int) -> None:
+        if isinstance(item, Snapshot):
+            before, self.image = self.image, image_of(item)
+            delta = difference(before, self.image)
+            details: Details = {"index": item.index, "term": item.term}
+            self.outbox.fact(Fact("Restored", details=details))
+        else:
+            records = decode_entry(item.data) if item.data else ()
+            self.image, delta = self.image.apply_entry(item.index, item.term, records)
+            if self.outbox.facts_on:
+                details = {"index": item.index, "term": item.term}
+                details["records"] = describe_records(records)
+                self.outbox.fact(Fact("Applied", details=details))
         if self.broker is not None:
             with self._trouble.at(now_ms):
                 self.broker.on_image(self.image, delta, now_ms)
@@ -316,6 +327,24 @@ class NodeCore:
     def _disk_user(self) -> BrokerPart | None:
         """The broker, unless its disk has failed: what the device answers then proves nothing."""
         return None if self.broker is None or self.broker.is_failed else self.broker
+
+    def _on_replaced(self, event: Stored | StoreFailed, now_ms: int) -> None:
+        """What became of the metadata log's new beginning."""
+        if self.driver is None:
+            return
+        self._quorum_moved = True
+        if isinstance(event, Stored):
+            self.driver.on_stored(event.path)
+        else:
+            self._count("store_failures")
+            self.driver.on_store_failed(event, now_ms)
+
+    def _maybe_compact(self, now_ms: int) -> None:
+        """When the metadata log has grown long, let the image stand for what made it."""
+        if self.driver is not None and self.driver.wants_snapshot:
+            for effect in self.driver.compact(snapshot_of(self.image), now_ms):
+                self.outbox.add(effect)
+            self._note_quorum_deadline()
 
     def _on_sync_failed(self, token: SyncToken, reason: str, now_ms: int) -> None:
         if token.log == RAFT_LOG:

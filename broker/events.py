@@ -103,6 +103,8 @@ class StoreFailed:
     path: str
     generation: int
     reason: str
+    hangs: bool = False
+    """The device has not answered: the file may yet be replaced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from broker.events import (
 from broker.log.errors import CorruptFile
 from broker.ports import DiskError
 from broker.quorum.raft_driver import RAFT_LOG
+from broker.quorum.raft_store import PATH as RAFT_PATH
 from broker.runtime import clock
 from broker.runtime.disk import RealDisk
 from broker.runtime.identity import IdentityError, open_data_dir
@@ -201,8 +202,7 @@ class Server:
                     if unsent is not None:
                         self.pending.append(unsent)
                 case Sync() | Store() | Scrub() | Remove():
-                    is_quorum = isinstance(effect, Sync) and effect.token.log == RAFT_LOG
-                    workers = self.quorum_worker if is_quorum else self.workers
+                    workers = self.quorum_worker if _is_quorums(effect) else self.workers
                     workers.submit(self.disk.prepare(effect))
                 case Resume(work):
                     self.pending.append(Continue(work))
@@ -228,6 +228,12 @@ class Server:
             self.facts.close()
 
 
+def _is_quorums(effect: Sync | Store | Scrub | Remove) -> bool:
+    if isinstance(effect, Sync):
+        return effect.token.log == RAFT_LOG
+    return isinstance(effect, Store) and effect.path == RAFT_PATH
+
+
 LOGGED_FACTS = (
     "BecameLeader",
     "BecameFollower",
@@ -236,6 +242,7 @@ LOGGED_FACTS = (
     "IsrProposed",
     "IsrResult",
     "RaftRole",
+    "Restored",
     "Recovered",
     "DamageFound",
     "BeganAnew",

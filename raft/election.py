@@ -180,6 +180,17 @@ def on_vote_response(state: RaftState, response: VoteResponse) -> None:
         _decide(state)
 
 
+def hear_leader(state: RaftState, term: int, leader_id: int) -> None:
+    """A message that only the leader of `term`, not below ours, sends: it is the leader."""
+    if term > state.term or state.role is not Role.FOLLOWER:
+        assert state.role is not Role.LEADER or term > state.term, "two leaders in one term"
+        become_follower(state, term, leader_id=leader_id)
+    assert state.leader_id in (None, leader_id), "two leaders in one term"
+    state.leader_id = leader_id
+    state.leader_contact_ms = state.now_ms
+    restart_election_timer(state)
+
+
 def on_durable(state: RaftState) -> None:
     """The hard state reached the disk: a candidate's vote for itself counts from now on."""
     own_vote = HardState(state.term, state.config.node_id)

@@ -17,35 +17,60 @@ from raft.types import Entry
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One voter as somebody outside sees it. `entries` is its log in memory (for a crashed node:
-    on disk), `durable_entries` what a power loss would leave; both begin at index 1."""
+    """One voter as somebody outside sees it. `log` is what it has in memory (for a crashed node: on
+    disk), `durable` what a power loss would leave."""
 
     node_id: int
     term: int
     is_leader: bool
     commit_index: int
+    log: LogView
+    durable: LogView
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """Entries from `base_index + 1` on; a snapshot stands for those before."""
+
     entries: tuple[Entry, ...]
-    durable_entries: tuple[Entry, ...]
+    base_index: int = 0
+
+    @property
+    def last_index(self) -> int:
+        return self.base_index + len(self.entries)
+
+    def entry(self, index: int) -> Entry | None:
+        """None where there is none, or a snapshot stands for it."""
+        if not self.base_index < index <= self.last_index:
+            return None
+        return self.entries[index - self.base_index - 1]
+
+    def holds(self, entry: Entry) -> bool:
+        """Itself, or what a snapshot made of it."""
+        return entry.index <= self.base_index or self.entry(entry.index) == entry
 
 
-def view_of(node: RaftNode, durable_entries: tuple[Entry, ...] | None = None) -> NodeView:
+def view_of(node: RaftNode, durable: LogView | None = None) -> NodeView:
     """A living node. Without evidence from its disk the node's own belief is taken."""
-    entries = node.entries()
+    log = LogView(node.entries(), node.base_index)
+    if durable is None:
+        # While a snapshot is being stored nobody else knows what the disk holds.
+        count = max(node.durable_index - node.base_index, 0)
+        is_stored = node.durable_index >= node.base_index
+        durable = LogView(log.entries[:count], log.base_index if is_stored else 0)
     return NodeView(
         node_id=node.config.node_id,
         term=node.term,
         is_leader=node.is_leader,
         commit_index=node.commit_index,
-        entries=entries,
-        durable_entries=entries[: node.durable_index]
-        if durable_entries is None
-        else durable_entries,
+        log=log,
+        durable=durable,
     )
 
 
-def view_of_crashed(node_id: int, term: int, durable_entries: tuple[Entry, ...]) -> NodeView:
+def view_of_crashed(node_id: int, term: int, durable: LogView) -> NodeView:
     """A node that is down is what its disk holds."""
-    return NodeView(node_id, term, False, 0, durable_entries, durable_entries)
+    return NodeView(node_id, term, False, 0, durable, durable)
 
 
 @dataclass(slots=True)
@@ -92,15 +117,22 @@ def state_machine_safety(views: Sequence[NodeView], history: History) -> list[st
     """No two nodes ever hold different entries to be committed at one index."""
     violations = []
     for view in views:
-        if view.commit_index > len(view.entries):
+        if view.commit_index > view.log.last_index:
             violations.append(
-                f"node {view.node_id} commits {view.commit_index} of {len(view.entries)} entries"
+                f"node {view.node_id} commits {view.commit_index} of {view.log.last_index} entries"
+            )
+            continue
+        if view.log.base_index > len(history.committed):
+            violations.append(
+                f"node {view.node_id} has a snapshot up to {view.log.base_index}, and nobody was "
+                f"seen to commit more than {len(history.committed)}"
             )
             continue
         start = history.compared_index_by_node.get(view.node_id, 0)
         if view.commit_index < start:
             start = 0
-        for entry in view.entries[start : view.commit_index]:
+        start = max(start - view.log.base_index, 0)
+        for entry in view.log.entries[start : max(view.commit_index - view.log.base_index, 0)]:
             if entry.index > len(history.committed):
                 history.committed.append(entry)
                 history.committed_in_term.append(view.term)
@@ -123,11 +155,10 @@ def leader_completeness(views: Sequence[NodeView], history: History) -> list[str
         for position in range(start, len(history.committed)):
             entry = history.committed[position]
             is_earlier = history.committed_in_term[position] < view.term
-            held = view.entries[position] if position < len(view.entries) else None
-            if is_earlier and held != entry:
+            if is_earlier and not view.log.holds(entry):
                 violations.append(
-                    f"leader completeness: leader {view.node_id} of term {view.term} has {held} "
-                    f"where {entry} is committed"
+                    f"leader completeness: leader {view.node_id} of term {view.term} has "
+                    f"{view.log.entry(entry.index)} where {entry} is committed"
                 )
         history.compared_by_leader_term[view.term] = len(history.committed)
     return violations
@@ -142,10 +173,13 @@ def log_matching(views: Sequence[NodeView]) -> list[str]:
     for position, one in enumerate(views):
         for other in views[position + 1 :]:
             both_committed = min(one.commit_index, other.commit_index)
+            both_committed = max(both_committed, one.log.base_index, other.log.base_index)
             must_agree = False
-            shorter = min(len(one.entries), len(other.entries))
-            for index in range(shorter - 1, both_committed - 1, -1):
-                ours, theirs = one.entries[index], other.entries[index]
+            shorter = min(one.log.last_index, other.log.last_index)
+            for index in range(shorter, both_committed, -1):
+                ours, theirs = one.log.entry(index), other.log.entry(index)
+                assert ours is not None
+                assert theirs is not None
                 must_agree = must_agree or ours.term == theirs.term
                 if must_agree and ours != theirs:
                     violations.append(
@@ -162,12 +196,7 @@ def durable_majority(views: Sequence[NodeView], voter_count: int, history: Histo
     if not history.committed:
         return []
     newest = history.committed[-1]
-    holders = [
-        view.node_id
-        for view in views
-        if len(view.durable_entries) >= newest.index
-        and view.durable_entries[newest.index - 1] == newest
-    ]
+    holders = [view.node_id for view in views if view.durable.holds(newest)]
     if len(holders) >= quorum.majority(voter_count):
         return []
     return [f"durability: {newest} is committed, but on the disks of {holders} only"]

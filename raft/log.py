@@ -5,6 +5,8 @@ Owns the entries and five positions, always in this order:
     base_index <= delivered_index <= commit_index <= last_index
     base_index <= durable_index   <= handed_index <= last_index
 
+(Only while a snapshot is being stored are the last two below base_index: it is not on disk.)
+
 Invariant: what is committed is never changed. Truncation happens on a conflict only, which no
 correct leader can cause below `commit_index`.
 """
@@ -58,6 +60,25 @@ class RaftLog:
         self.durable_index = self.last_index
         # The disk holds, or is about to hold, entries from here on that are no longer ours.
         self._truncate_from: int | None = None
+
+    def compact_to(self, index: int) -> None:
+        """Drop the entries up to `index`, for which a stored snapshot now stands."""
+        assert self.base_index < index <= min(self.delivered_index, self.durable_index)
+        term = self.term_at(index)
+        assert term is not None
+        del self._entries[: index - self.base_index]
+        self.base_index, self.base_term = index, term
+
+    def restore(self, index: int, term: int) -> None:
+        """Begin anew behind a snapshot that this log does not hold. It counts as delivered; nothing
+        of it is on disk before `mark_durable`."""
+        assert index > self.commit_index, "a snapshot of what is committed here"
+        on_disk_index = min(self.durable_index, self.commit_index)
+        self._entries.clear()
+        self.base_index, self.base_term = index, term
+        self.commit_index = self.delivered_index = index
+        self.handed_index = self.durable_index = on_disk_index
+        self._truncate_from = None
 
     @property
     def first_index(self) -> int:
@@ -176,7 +197,8 @@ class RaftLog:
     def take_unwritten(self) -> tuple[int | None, tuple[Entry, ...]]:
         """(truncate_from, entries) that the disk lacks, once."""
         assert self.handed_index == self.durable_index, "one write is outstanding"
-        entries = self.slice(self.handed_index + 1, self.last_index + 1)
+        start_index = max(self.handed_index, self.base_index) + 1
+        entries = self.slice(start_index, self.last_index + 1)
         truncate_from = self._truncate_from
         assert truncate_from is None or truncate_from == entries[0].index
         self.handed_index = self.last_index

@@ -88,6 +88,27 @@ class AppendEntriesResponse(Header):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InstallSnapshot(Header):
+    """Raft paper 7: a chunk of the snapshot that stands for all entries up to `snapshot_index`, the
+    last of them of `snapshot_term`. It has `size_bytes`; this is what is there from `position` on.
+    """
+
+    snapshot_index: int
+    snapshot_term: int
+    size_bytes: int
+    position: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallSnapshotResponse(Header):
+    """The follower has the snapshot up to `position`; a whole one is confirmed like an append."""
+
+    snapshot_index: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutNow(Header):
     """Leadership transfer (thesis 3.10): start an election now, without pre-vote."""
 
@@ -99,5 +120,7 @@ RaftMessage = (
     | VoteResponse
     | AppendEntries
     | AppendEntriesResponse
+    | InstallSnapshot
+    | InstallSnapshotResponse
     | TimeoutNow
 )

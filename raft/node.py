@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from raft import election, replication
+from raft import election, replication, snapshots
 from raft.log import RaftLog
 from raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     PreVoteRequest,
     PreVoteResponse,
     RaftMessage,
@@ -23,16 +25,16 @@ from raft.messages import (
 )
 from raft.ready import Ready
 from raft.state import RaftState
-from raft.types import Entry, HardState, RaftConfig, Role, Voter
+from raft.types import Entry, HardState, RaftConfig, Role, Snapshot, Voter
 
 
 class RaftNode:
     """A voter, started or restarted as a follower.
 
-    `hard_state` and `entries` are what the disk holds; they must be *durable*, not merely
-    readable, before they are given here. `draw(low, high)` returns an integer of [low, high].
-    Times are milliseconds of any clock that does not go back. Raises ValueError when the stored
-    log is damaged or ahead of the stored term.
+    `hard_state`, `snapshot` and the `entries` behind it are what the disk holds; they must be
+    *durable*, not merely readable, before they are given here. `draw(low, high)` returns an integer
+    of [low, high]. Times are milliseconds of any clock that does not go back. Raises ValueError
+    when the stored log is damaged or ahead of the stored term.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class RaftNode:
         entries: Iterable[Entry],
         draw: Callable[[int, int], int],
         now_ms: int,
+        snapshot: Snapshot | None = None,
     ) -> None:
-        log = RaftLog(entries)
+        base = (0, 0) if snapshot is None else (snapshot.index, snapshot.term)
+        log = RaftLog(entries, *base)
         if log.last_term > hard_state.term:
             raise ValueError(
                 f"Raft state is damaged: the log ends in term {log.last_term}, "
@@ -60,6 +64,7 @@ class RaftNode:
             voted_for=hard_state.voted_for,
             durable_hard_state=hard_state,
             leader_contact_ms=now_ms,
+            snapshot=snapshot,
         )
         election.draw_election_timeout(self._state)
         if not config.peers:
@@ -90,6 +95,10 @@ class RaftNode:
                 replication.on_append_entries(state, message)
             case AppendEntriesResponse():
                 replication.on_append_entries_response(state, message)
+            case InstallSnapshot():
+                snapshots.on_install_snapshot(state, message)
+            case InstallSnapshotResponse():
+                snapshots.on_install_snapshot_response(state, message)
             case TimeoutNow():
                 election.on_timeout_now(state, message)
         return True
@@ -134,6 +143,15 @@ class RaftNode:
         if self._state.role is Role.LEADER:
             election.hand_over(self._state)
 
+    def compact(self, snapshot: Snapshot) -> None:
+        """`snapshot` is durable, with everything behind it: what it stands for may go. It must be
+        of entries that were delivered; no Ready may be outstanding."""
+        state = self._state
+        assert state.outstanding is None, "compaction beside a Ready"
+        assert state.log.term_at(snapshot.index) == snapshot.term, "a snapshot of another log"
+        state.log.compact_to(snapshot.index)
+        state.snapshot = snapshot
+
     # -- outputs -----------------------------------------------------------------------------
 
     def ready(self) -> Ready | None:
@@ -144,14 +162,16 @@ class RaftNode:
         replication.queue_appends(state)
         hard_state = None if state.hard_state == state.durable_hard_state else state.hard_state
         truncate_from, entries = state.log.take_unwritten()
+        snapshot, state.installing = state.installing, None
         ready = Ready(
             hard_state=hard_state,
+            snapshot=snapshot,
             entries=entries,
             truncate_from=truncate_from,
             messages_now=tuple(state.messages_now),
             messages_after_durable=tuple(state.messages_after_durable),
             committed=state.log.take_committed(),
-            must_sync=hard_state is not None or bool(entries),
+            must_sync=hard_state is not None or bool(entries) or snapshot is not None,
         )
         state.messages_now.clear()
         state.messages_after_durable.clear()
@@ -230,6 +250,24 @@ class RaftNode:
         return self._state.log.last_index
 
     @property
+    def base_index(self) -> int:
+        """Entries up to here are gone; a snapshot stands for them."""
+        return self._state.log.base_index
+
+    @property
+    def delivered_index(self) -> int:
+        """How far entries, or a snapshot, were given out to be applied."""
+        return self._state.log.delivered_index
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        return self._state.snapshot
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._state.hard_state
+
+    @property
     def durable_index(self) -> int:
         """How far this node's log is known to be on its own disk."""
         return self._state.log.durable_index
@@ -246,7 +284,7 @@ class RaftNode:
         return replication.match_index_by_voter(self._state) if self.is_leader else {}
 
     def entries(self) -> tuple[Entry, ...]:
-        """The whole log in memory, uncommitted entries included: for checks and dumps."""
+        """The log from `base_index + 1` on, uncommitted entries included: for checks and dumps."""
         log = self._state.log
         return log.slice(log.first_index, log.last_index + 1)
 

@@ -28,6 +28,11 @@ class Progress:
     heartbeat_is_due: bool = False
     # Highest commit index that this follower was told.
     sent_commit_index: int = 0
+    # The snapshot that is being sent, 0 for none: how much of it has arrived, and whether the next
+    # chunk is on its way.
+    snapshot_index: int = 0
+    snapshot_position: int = 0
+    chunk_is_out: bool = False
     # Last index of every append that is sent and not answered, ascending.
     in_flight: deque[int] = field(default_factory=deque)
 
@@ -40,6 +45,13 @@ class Progress:
         if self.is_probing:
             self.is_probing = False
             self.next_index = self.match_index + 1
+
+    def begin_snapshot(self, index: int) -> None:
+        """The entries that this follower lacks are gone."""
+        self.snapshot_index = index
+        self.snapshot_position = 0
+        self.chunk_is_out = False
+        self.in_flight.clear()
 
     def is_stale_refusal(self, prev_index: int) -> bool:
         """A refusal of something that was confirmed since, or of another probe than the last."""

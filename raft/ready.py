@@ -3,10 +3,12 @@
 A driver takes a `Ready` from `RaftNode.ready()` and owes the node this:
 
 1. `messages_now` promise nothing. Send them at any time: before, beside or after the rest.
+   If `snapshot` is not None, the state machine becomes what it says, before `committed` is applied.
 2. If `hard_state` is not None, write it. *Then*, if there are `entries`, cut the stored log off at
    `truncate_from` (when it is not None) and write them. Then, if `must_sync`, sync. After a power
    loss the disk may hold any prefix of these writes, but never an entry whose term is above the
-   stored hard state's.
+   stored hard state's. If `snapshot` is not None it replaces all that was stored of the log: it,
+   the hard state and the entries become durable as a whole or not at all.
 3. Only when all of 2 is durable, send `messages_after_durable` and call `RaftNode.advance(ready)`.
    They are votes and confirmations of appends: a crash must not take them back. `advance` is what
    lets the node count its own vote and the leader its own log.
@@ -25,7 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raft.messages import AppendEntriesResponse, RaftMessage, VoteRequest, VoteResponse
-from raft.types import Entry, HardState
+from raft.types import Entry, HardState, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Ready:
     """One bundle of obligations; the module docstring says what is owed and in which order."""
 
     hard_state: HardState | None
+    snapshot: Snapshot | None
     entries: tuple[Entry, ...]
     truncate_from: int | None
     messages_now: tuple[RaftMessage, ...]

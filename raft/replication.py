@@ -6,7 +6,7 @@ on its own, and only entries of the leader's own term are committed by counting.
 
 from __future__ import annotations
 
-from raft import election, quorum
+from raft import election, quorum, snapshots
 from raft.messages import AppendEntries, AppendEntriesResponse
 from raft.progress import Progress
 from raft.state import RaftState
@@ -36,7 +36,9 @@ def quorum_deadline_ms(state: RaftState) -> int:
 def queue_appends(state: RaftState) -> None:
     """Queue what every follower may be sent now: once per Ready, however many proposals came."""
     for voter_id, progress in state.progress_by_voter.items():
-        if progress.is_probing:
+        if progress.next_index <= state.log.base_index:
+            snapshots.queue_chunk(state, voter_id, progress)
+        elif progress.is_probing:
             if progress.heartbeat_is_due or not progress.probe_is_out:
                 progress.probe_is_out = True
                 _send_append(state, voter_id, progress, ())
@@ -95,14 +97,11 @@ def on_append_entries(state: RaftState, request: AppendEntries) -> None:
     if request.term < state.term:
         _refuse(state, request, prev_index=0, hint=(None, 0))
         return
-    if request.term > state.term or state.role is not Role.FOLLOWER:
-        assert state.role is not Role.LEADER or request.term > state.term, "two leaders in one term"
-        election.become_follower(state, request.term, leader_id=request.from_id)
-    assert state.leader_id in (None, request.from_id), "two leaders in one term"
-    state.leader_id = request.from_id
-    state.leader_contact_ms = state.now_ms
-    election.restart_election_timer(state)
-
+    election.hear_leader(state, request.term, request.from_id)
+    if request.prev_index < state.log.base_index:
+        # What it asks about is committed here and gone: both logs agree there.
+        _answer_append(state, request, True, state.log.base_index, prev_index=0, hint=(None, 0))
+        return
     if not state.log.matches(request.prev_index, request.prev_term):
         hint = state.log.conflict_hint(request.prev_index)
         _refuse(state, request, prev_index=request.prev_index, hint=hint)

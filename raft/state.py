@@ -13,7 +13,18 @@ from raft.log import RaftLog
 from raft.messages import RaftMessage
 from raft.progress import Progress
 from raft.ready import Ready, waits_for_durability
-from raft.types import HardState, RaftConfig, Role, Voter
+from raft.types import HardState, RaftConfig, Role, Snapshot, Voter
+
+
+@dataclass(slots=True)
+class Incoming:
+    """The beginning of a snapshot that the leader of `leader_term` sends: another one may have made
+    other bytes of the same entries."""
+
+    leader_term: int
+    index: int
+    term: int
+    data: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(slots=True)
@@ -55,6 +66,12 @@ class RaftState:
     # Emptied into each Ready. Written by send.
     messages_now: list[RaftMessage] = field(default_factory=list)
     messages_after_durable: list[RaftMessage] = field(default_factory=list)
+    # Stands for the entries before the log's first. Written by node and snapshots.
+    snapshot: Snapshot | None = None
+    # The same, while the driver does not yet know that it is to be stored. Written by snapshots.
+    installing: Snapshot | None = None
+    # What has arrived of a leader's snapshot. Written by snapshots.
+    incoming: Incoming | None = None
     # The Ready whose advance is awaited. Written by node.
     outstanding: Ready | None = None
 

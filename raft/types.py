@@ -32,6 +32,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What all entries up to `index`, the last of them of `term`, have made of the state machine.
+    `data` is the driver's; it stands for the entries, which are then gone."""
+
+    index: int
+    term: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HardState:
     """What a voter must never forget. The commit index is volatile: a leader teaches it again."""
 
@@ -55,7 +65,8 @@ class RaftConfig:
     `voters` is the whole static voter set, this node included. `election_timeout_ms_*` are the
     bounds of the random election timeout. A leader that no majority answered for
     `check_quorum_ms` steps down. `append_bytes_max` bounds the data of one AppendEntries (a single
-    larger entry is sent alone), `in_flight_appends_max` the unanswered ones per follower.
+    larger entry is sent alone) and of a chunk of a snapshot, `in_flight_appends_max` the unanswered
+    ones per follower.
     """
 
     node_id: int

@@ -6,7 +6,7 @@ on what a controller may write: a record that breaks a rule below is an impossib
 Invariants of a partition, kept by the controller and checked here on each change:
 isr and elr are sorted, disjoint parts of replicas; the leader is in the isr; elr is empty while the
 isr has min_insync_replicas members; the partition epoch grows by one with each change, the leader
-epoch by one exactly when the leader changes.
+epoch by one when the leader changes, or has to forget what it knows of a replica.
 """
 
 from __future__ import annotations
@@ -266,6 +266,23 @@ class _Draft:
             tuple(self.brokers_changed),
         )
         return image, delta
+
+
+def difference(before: MetadataImage, after: MetadataImage) -> MetadataDelta:
+    """What entries between the two have changed, however many: for who was given a snapshot."""
+    deleted = tuple(topic_id for topic_id in before.topics if topic_id not in after.topics)
+    created = tuple(topic_id for topic_id in after.topics if topic_id not in before.topics)
+    changed = tuple(
+        (topic.topic_id, number)
+        for topic, number, partition in after.all_partitions()
+        if partition != before.partition(topic.topic_id, number)
+    )
+    brokers = tuple(
+        node_id
+        for node_id, broker in after.brokers.items()
+        if broker != before.brokers.get(node_id)
+    )
+    return MetadataDelta(created, deleted, changed, brokers)
 
 
 def _check(partition: PartitionImage, config: TopicConfig) -> None:

@@ -8,6 +8,8 @@ from broker.wire.messages import RaftRequest
 from raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     PreVoteRequest,
     PreVoteResponse,
     RaftMessage,
@@ -24,6 +26,8 @@ KINDS: dict[int, type[RaftMessage]] = {
     5: AppendEntries,
     6: AppendEntriesResponse,
     7: TimeoutNow,
+    8: InstallSnapshot,
+    9: InstallSnapshotResponse,
 }
 _KIND_OF = {message_type: kind for kind, message_type in KINDS.items()}
 
@@ -52,7 +56,20 @@ def decode_message(request: RaftRequest) -> RaftMessage:
         raise RaftCodecError(f"term {message.term}")
     if isinstance(message, AppendEntries):
         _check_entries(message)
+    if isinstance(message, InstallSnapshot):
+        _check_chunk(message)
     return message
+
+
+def _check_chunk(message: InstallSnapshot) -> None:
+    """A chunk lies within the snapshot, whose last entry is not of a later term than its sender."""
+    end = message.position + len(message.data)
+    if not 0 <= message.position < end <= message.size_bytes:
+        raise RaftCodecError(f"bytes {message.position} to {end} of {message.size_bytes}")
+    if message.snapshot_index < 1 or not 1 <= message.snapshot_term <= message.term:
+        raise RaftCodecError(
+            f"a snapshot up to entry {message.snapshot_index} of term {message.snapshot_term}"
+        )
 
 
 def _check_entries(message: AppendEntries) -> None:

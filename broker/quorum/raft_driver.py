@@ -12,29 +12,41 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from broker.config import NodeConfig
-from broker.events import Effect, Fact, Halt, Plane, Send, Sync, SyncToken
+from broker.events import (
+    Effect,
+    Fact,
+    Halt,
+    Plane,
+    Send,
+    Store,
+    StoreFailed,
+    Sync,
+    SyncToken,
+)
 from broker.ports import Disk, DiskError
 from broker.quorum.raft_codec import RaftCodecError, decode_message, encode_message
-from broker.quorum.raft_store import RaftStore, RaftStoreError, Recovered
+from broker.quorum.raft_store import PATH, RaftStore, RaftStoreError, Recovered
 from broker.wire.messages import RaftRequest
 from raft.messages import RaftMessage
 from raft.node import RaftNode
 from raft.ready import Ready
-from raft.types import Entry, RaftConfig, Voter
+from raft.types import Entry, RaftConfig, Snapshot, Voter
 
 RAFT_LOG = ("raft", 0)
 """The log that a SyncToken of the metadata quorum names."""
 
 
 FULL_DISK_RETRY_MS = 100
+COMPACTION_RETRY_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class DriverOutput:
-    """Effects in order, and the entries that have become committed, in order, each once."""
+    """Effects in order, and the entries that have become committed, in order, each once. A snapshot
+    among them stands for all entries up to its index."""
 
     effects: tuple[Effect, ...]
-    committed: tuple[Entry, ...]
+    committed: tuple[Entry | Snapshot, ...]
 
 
 def raft_config(config: NodeConfig, disk_id: str) -> RaftConfig:
@@ -81,6 +93,12 @@ class RaftDriver:
         self._token: SyncToken | None = None
         self._stall_deadline_ms = 0
         self._sync_count = 0
+        # The file is being replaced by this one; the snapshot if it is of our own making.
+        self._whole: bytes | None = None
+        self._compaction: Snapshot | None = None
+        self._compact_not_before_ms = 0
+        # What the recovered file says of the state machine, until it is given out.
+        self._recovered_snapshot: Snapshot | None = None
         self._halt_reason: str | None = None
         self._is_halted = False
         self._told_role: tuple[str, int, int] | None = None
@@ -116,7 +134,7 @@ class RaftDriver:
         return self._node.step(message, now_ms)
 
     def tick(self, now_ms: int) -> None:
-        if self._token is not None and now_ms >= self._stall_deadline_ms:
+        if self._is_waiting and now_ms >= self._stall_deadline_ms:
             self._halt_reason = (
                 f"sync of the metadata log hangs for {self._config.disk_stall_ms_max} ms"
             )
@@ -151,14 +169,69 @@ class RaftDriver:
         if token == self._token:
             self._halt_reason = f"sync of the metadata log failed: {reason}"
 
+    def on_stored(self, path: str) -> None:
+        """The file was replaced, by our own snapshot or a leader's."""
+        if path != PATH or self._whole is None:
+            return
+        self._store.on_replaced()
+        self._whole = None
+        if self._compaction is not None:
+            assert self._node is not None
+            self._node.compact(self._compaction)
+            self._compaction = None
+
+    def on_store_failed(self, failed: StoreFailed, now_ms: int) -> None:
+        """A file that is still the old one, and will be, is as good as before: nobody was promised
+        the new one yet, try again later. If it is the new one, or may yet become it, nobody knows
+        what a later start will find."""
+        if failed.path != PATH or self._whole is None:
+            return
+        if failed.hangs or self._store.holds(self._whole):
+            self._halt_reason = f"the metadata log cannot be replaced: {failed.reason}"
+            return
+        self._whole = None
+        if self._compaction is not None:
+            self._compaction = None
+            self._compact_not_before_ms = now_ms + COMPACTION_RETRY_MS
+        else:
+            self._unwritten = self._outstanding
+            self._retry_at_ms = now_ms + FULL_DISK_RETRY_MS
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """The file has grown by more than a snapshot is worth, and nothing is being written."""
+        node = self._node
+        if node is None or self._is_waiting or self._outstanding is not None:
+            return False
+        size_bytes = 0 if node.snapshot is None else len(node.snapshot.data)
+        return (
+            self._store.grown_bytes
+            > max(size_bytes, self._config.metadata_log_max_bytes_between_snapshots)
+            and node.base_index < node.delivered_index <= node.durable_index
+        )
+
+    def compact(self, snapshot: Snapshot, now_ms: int) -> tuple[Effect, ...]:
+        """Let a snapshot of all that was delivered take the place of the entries."""
+        assert self._node is not None
+        assert snapshot.index == self._node.delivered_index, "a snapshot of what is not applied"
+        if now_ms < self._compact_not_before_ms:
+            return ()
+        self._compaction = snapshot
+        on_disk = range(snapshot.index + 1, self._node.durable_index + 1)
+        behind = tuple(entry for entry in self._node.entries() if entry.index in on_disk)
+        return (self._replace(self._store.whole(snapshot, None, behind), now_ms),)
+
     # -- outputs -----------------------------------------------------------------------------------
 
     def pump(self, now_ms: int) -> DriverOutput:
         """Everything that is to be done now."""
         effects: list[Effect] = []
-        committed: list[Entry] = []
+        committed: list[Entry | Snapshot] = []
         if self._is_halted:
             return DriverOutput((), ())
+        if self._recovered_snapshot is not None:
+            committed.append(self._recovered_snapshot)
+            self._recovered_snapshot = None
         if self._halt_reason is None and self._node is not None:
             self._turn(self._node, now_ms, effects, committed)
         if self._halt_reason is not None:
@@ -170,7 +243,7 @@ class RaftDriver:
         deadlines = []
         if self._node is not None:
             deadlines.append(self._node.next_deadline_ms())
-        if self._token is not None:
+        if self._is_waiting:
             deadlines.append(self._stall_deadline_ms)
         if self._unwritten is not None:
             deadlines.append(self._retry_at_ms)
@@ -179,11 +252,15 @@ class RaftDriver:
     # -- the order of raft/ready.py ----------------------------------------------------------------
 
     def _turn(
-        self, node: RaftNode, now_ms: int, effects: list[Effect], committed: list[Entry]
+        self,
+        node: RaftNode,
+        now_ms: int,
+        effects: list[Effect],
+        committed: list[Entry | Snapshot],
     ) -> None:
         if self._unwritten is not None and now_ms >= self._retry_at_ms:
             self._write(self._unwritten, now_ms, effects)
-        while self._token is None and self._unwritten is None and self._halt_reason is None:
+        while not self._is_waiting and self._unwritten is None and self._halt_reason is None:
             if self._outstanding is not None:
                 # Its sync is done: what it promises is durable.
                 effects += self._sends(self._outstanding.messages_after_durable)
@@ -195,6 +272,8 @@ class RaftDriver:
                 break
             self._outstanding = next_ready
             effects += self._sends(next_ready.messages_now)
+            if next_ready.snapshot is not None:
+                committed.append(next_ready.snapshot)
             committed += next_ready.committed
             if next_ready.must_sync:
                 self._write(next_ready, now_ms, effects)
@@ -207,6 +286,10 @@ class RaftDriver:
         promises nothing and, if it leads, sends no heartbeats: it could not apply what it commits.
         """
         self._unwritten = None
+        if ready.snapshot is not None:
+            whole = self._store.whole(ready.snapshot, ready.hard_state, ready.entries)
+            effects.append(self._replace(whole, now_ms))
+            return
         try:
             self._store.append(ready.hard_state, ready.entries)
         except DiskError as error:
@@ -233,7 +316,20 @@ class RaftDriver:
             recovered.entries,
             lambda low, high: self._draw("election_timeout", low, high),
             now_ms,
+            recovered.snapshot,
         )
+        self._recovered_snapshot = recovered.snapshot
+
+    @property
+    def _is_waiting(self) -> bool:
+        """The disk has been asked for something, and nothing more is written before it answers."""
+        return self._token is not None or self._whole is not None
+
+    def _replace(self, whole: bytes, now_ms: int) -> Store:
+        self._whole = whole
+        self._sync_count += 1
+        self._stall_deadline_ms = now_ms + self._config.disk_stall_ms_max
+        return Store(PATH, self._sync_count, whole)
 
     def _sync(self, now_ms: int) -> Sync:
         files, directories = self._store.sync_files()

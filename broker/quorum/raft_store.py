@@ -2,11 +2,15 @@
 
     raft/quorum.log  =  magic, version byte, then frames
     frame            =  payload length u32 | CRC-32C u32 | kind u8 | payload   (big-endian)
-    payload          =  msgpack [term, voted_for or nil, [[index, term, data], ...]]
+    state (kind 1)   =  msgpack [term, voted_for or nil, [[index, term, data], ...]]
+    snapshot (2)     =  msgpack [index, term, data]; if there is one it comes first
 
 The CRC covers the frame's own position, length and kind too: a frame counts only where it was
 written. One frame is one Raft `Ready`: hard state and entries become durable together by one sync.
 Entries replace whatever an earlier frame had from their first index on; nothing is overwritten.
+
+When a snapshot takes the place of entries the whole file is replaced, atomically: the snapshot,
+then one frame with the hard state and the entries behind it (`whole`).
 
 Each frame is synced before the next is written. So only the *last* frame can be torn by a crash: a
 bad one with a valid one behind it was durable once and is damage, and a voter that may have
@@ -19,12 +23,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from crc32c import crc32c
 
 from broker.ports import Disk, File
 from broker.quorum.rows import RowError, from_row, pack, unpack
-from raft.types import Entry, HardState
+from raft.types import Entry, HardState, Snapshot
 
 DIRECTORY = "raft"
 PATH = "raft/quorum.log"
@@ -32,6 +37,7 @@ ROOT_DIRECTORY = "."
 MAGIC = b"PRZRAFT\x01"
 """Seven letters and the version of the format."""
 STATE_KIND = 1
+SNAPSHOT_KIND = 2
 
 _FRAME = struct.Struct(">IIB")
 _COVERED = struct.Struct(">QIB")
@@ -50,6 +56,7 @@ class Recovered:
     """What the file holds; durable only after a sync. `cut_bytes` of a torn tail were dropped."""
 
     hard_state: HardState
+    snapshot: Snapshot | None
     entries: tuple[Entry, ...]
     cut_bytes: int
 
@@ -72,6 +79,9 @@ class RaftStore:
         self._disk = disk
         self._file: File | None = None
         self._hard_state = HardState(term=0, voted_for=None)
+        self._snapshot: Snapshot | None = None
+        self._whole_end = 0
+        """Up to where the file is as it was when it was replaced last."""
         self._is_created_durably = False
 
     def open(self) -> Recovered:
@@ -85,7 +95,7 @@ class RaftStore:
             # A crash while the file was being created: nothing was ever promised by it.
             file.truncate(0)
             file.append([MAGIC])
-            return Recovered(self._hard_state, (), len(data))
+            return Recovered(self._hard_state, None, (), len(data))
         if not data.startswith(MAGIC):
             known = data.startswith(MAGIC[:-1])
             what = f"format version {data[len(MAGIC) - 1]}, this program knows {MAGIC[-1]}"
@@ -93,7 +103,7 @@ class RaftStore:
         entries, end = self._replay(data)
         if end < len(data):
             file.truncate(end)
-        return Recovered(self._hard_state, tuple(entries), len(data) - end)
+        return Recovered(self._hard_state, self._snapshot, tuple(entries), len(data) - end)
 
     def append(self, hard_state: HardState | None, entries: Sequence[Entry]) -> None:
         """Write one frame; not durable before a sync. `hard_state` None means unchanged."""
@@ -101,9 +111,37 @@ class RaftStore:
         state = self._hard_state if hard_state is None else hard_state
         assert not entries or entries[-1].term <= state.term, (state, entries[-1])
         payload = pack((state.term, state.voted_for, tuple(entries)))
-        crc = _crc(self._file.size_bytes, STATE_KIND, payload)
-        self._file.append([_FRAME.pack(len(payload), crc, STATE_KIND), payload])
+        self._file.append(_frame(self._file.size_bytes, STATE_KIND, payload))
         self._hard_state = state
+
+    def whole(
+        self, snapshot: Snapshot, hard_state: HardState | None, entries: Sequence[Entry]
+    ) -> bytes:
+        """The file that says this and nothing else, to be stored in place of the present one; then
+        `on_replaced`. `hard_state` None means unchanged."""
+        state = self._hard_state if hard_state is None else hard_state
+        self._hard_state = state
+        data = bytearray(MAGIC)
+        for kind, payload in (
+            (SNAPSHOT_KIND, pack((snapshot.index, snapshot.term, snapshot.data))),
+            (STATE_KIND, pack((state.term, state.voted_for, tuple(entries)))),
+        ):
+            data += b"".join(_frame(len(data), kind, payload))
+        return bytes(data)
+
+    def on_replaced(self) -> None:
+        """The file is another one now, and durable."""
+        self._file = self._disk.open(PATH)
+        self._whole_end = self._file.size_bytes
+
+    def holds(self, whole: bytes) -> bool:
+        """Whether the file is `whole`, after a replacement that may have failed."""
+        return self._disk.read_whole(PATH) == whole
+
+    @property
+    def grown_bytes(self) -> int:
+        """How much was written behind the snapshot."""
+        return self.end_position - self._whole_end
 
     def sync_files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(files, directories) of the next sync. Directories only for the first: it has the file's
@@ -119,7 +157,7 @@ class RaftStore:
         return self._file.size_bytes
 
     def _replay(self, data: bytes) -> tuple[list[Entry], int]:
-        """Entries of all valid frames, and where they end."""
+        """Entries of all valid frames behind the snapshot, and where they end."""
         entries: list[Entry] = []
         position = len(MAGIC)
         while position < len(data):
@@ -130,37 +168,61 @@ class RaftStore:
                     raise RaftStoreError(
                         position, f"damaged: an unreadable frame before the intact one at {later}"
                     )
+                if _is_part_of_whole(data, position, self._whole_end):
+                    raise RaftStoreError(position, "damaged: this was stored as a whole")
                 return entries, position
             self._replay_frame(position, data[position + 8], payload, entries)
             position += _FRAME.size + len(payload)
+        if self._snapshot is not None and position == self._whole_end:
+            raise RaftStoreError(position, "damaged: nothing behind the snapshot")
         return entries, position
 
     def _replay_frame(
         self, position: int, kind: int, payload: memoryview, entries: list[Entry]
     ) -> None:
+        if kind == SNAPSHOT_KIND and position == len(MAGIC):
+            self._snapshot = _row(Snapshot, position, payload)
+            self._whole_end = position + _FRAME.size + len(payload)
+            return
         if kind != STATE_KIND:
             raise RaftStoreError(position, f"frame kind {kind} is unknown to this program")
-        try:
-            frame = from_row(_Frame, unpack(payload))
-        except RowError as error:
-            raise RaftStoreError(position, f"frame of another program: {error}") from error
+        frame = _row(_Frame, position, payload)
+        base_index, base_term = 0, 0
+        if self._snapshot is not None:
+            base_index, base_term = self._snapshot.index, self._snapshot.term
         if frame.term < self._hard_state.term:
             raise RaftStoreError(position, f"term {frame.term} after {self._hard_state.term}")
         if frame.entries:
             first_index = frame.entries[0].index
-            if not 1 <= first_index <= len(entries) + 1:
-                raise RaftStoreError(position, f"entry {first_index} after entry {len(entries)}")
-            del entries[first_index - 1 :]
+            last_index = base_index + len(entries)
+            if not base_index < first_index <= last_index + 1:
+                raise RaftStoreError(position, f"entry {first_index} after entry {last_index}")
+            del entries[first_index - base_index - 1 :]
         for entry in frame.entries:
-            last_term = entries[-1].term if entries else 0
-            if entry.index != len(entries) + 1 or not last_term <= entry.term <= frame.term:
+            last_index = base_index + len(entries)
+            last_term = entries[-1].term if entries else base_term
+            if entry.index != last_index + 1 or not last_term <= entry.term <= frame.term:
                 raise RaftStoreError(
                     position,
-                    f"entry {entry.index} of term {entry.term} after entry {len(entries)} "
+                    f"entry {entry.index} of term {entry.term} after entry {last_index} "
                     f"of term {last_term}",
                 )
             entries.append(entry)
         self._hard_state = HardState(frame.term, frame.voted_for)
+
+
+T = TypeVar("T")
+
+
+def _row(row_type: type[T], position: int, payload: memoryview) -> T:
+    try:
+        return from_row(row_type, unpack(payload))
+    except RowError as error:
+        raise RaftStoreError(position, f"frame of another program: {error}") from error
+
+
+def _frame(position: int, kind: int, payload: bytes) -> tuple[bytes, bytes]:
+    return _FRAME.pack(len(payload), _crc(position, kind, payload), kind), payload
 
 
 def _crc(position: int, kind: int, payload: bytes | memoryview) -> int:
@@ -178,6 +240,13 @@ def _payload_at(data: bytes, position: int) -> memoryview | None:
         return None
     payload = memoryview(data)[start : start + size_bytes]
     return payload if _crc(position, kind, payload) == crc else None
+
+
+def _is_part_of_whole(data: bytes, position: int, snapshot_end: int) -> bool:
+    """Whether an unreadable frame is a snapshot's, or the one behind it: no crash tears these."""
+    kind_at = position + 8
+    is_snapshot = position == len(MAGIC) and data[kind_at : kind_at + 1] == bytes((SNAPSHOT_KIND,))
+    return is_snapshot or position == snapshot_end
 
 
 def _find_frame(data: bytes, position: int) -> int | None:

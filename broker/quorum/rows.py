@@ -38,6 +38,10 @@ _CHECKS: dict[str, Callable[[object], bool]] = {
     "int | None": lambda value: value is None or _is_int(value),
     "str": lambda value: type(value) is str,
     "bool": lambda value: type(value) is bool,
+    "bytes": lambda value: type(value) is bytes,
+    "tuple[str, ...]": lambda value: (
+        type(value) is tuple and all(type(item) is str for item in value)
+    ),
     "tuple[int, ...]": lambda value: type(value) is tuple and all(map(_is_int, value)),
     "tuple[Entry, ...]": lambda value: type(value) is tuple and all(map(_is_entry, value)),
 }

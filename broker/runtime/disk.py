@@ -46,12 +46,13 @@ Outcome = Synced | SyncFailed | Stored | StoreFailed | Scrubbed | ScrubFailed
 class Job:
     """Work for a device thread. Jobs of equal `key` run one after the other, in order.
 
-    `run` returns the event for the loop, if any, or raises OSError; `failed` makes it then.
+    `run` returns the event for the loop, if any, or raises OSError; `failed(reason, hangs)` makes
+    it then, or when `run` has not come back for long.
     """
 
     key: str
     run: Callable[[], Outcome | None]
-    failed: Callable[[str], Outcome | None]
+    failed: Callable[[str, bool], Outcome | None]
 
 
 class RealFile:
@@ -252,7 +253,7 @@ class RealDisk:
 
         token = effect.token
         key = _parent((*effect.files, *effect.directories)[0])
-        return Job(key, run, lambda reason: SyncFailed(token, reason))
+        return Job(key, run, lambda reason, hangs: SyncFailed(token, reason))
 
     def _prepare_store(self, effect: Store) -> Job:
         real, parent = self._real(effect.path), self._real(_parent(effect.path))
@@ -271,7 +272,7 @@ class RealDisk:
         return Job(
             _parent(effect.path),
             run,
-            lambda reason: StoreFailed(effect.path, effect.generation, reason),
+            lambda reason, hangs: StoreFailed(effect.path, effect.generation, reason, hangs),
         )
 
     def _prepare_scrub(self, effect: Scrub) -> Job:
@@ -297,7 +298,7 @@ class RealDisk:
                 os.close(descriptor)
             return Scrubbed(*seen)
 
-        return Job(SCRUB_KEY, run, lambda reason: ScrubFailed())
+        return Job(SCRUB_KEY, run, lambda reason, hangs: ScrubFailed())
 
     def _prepare_remove(self, effect: Remove) -> Job:
         self._close_below(effect.path)
@@ -320,7 +321,7 @@ class RealDisk:
             sync_directory(os.path.dirname(aside))
 
         key = effect.path if is_directory else _parent(effect.path)
-        return Job(key, run, lambda reason: None)
+        return Job(key, run, lambda reason, hangs: None)
 
 
 def sync_directory(real_path: str) -> None:

@@ -68,7 +68,7 @@ class Workers:
                 if not running.given_up and now - running.started_ms > stall_ms:
                     running.given_up = True
                     problem = f"no answer from the device for {stall_ms} ms"
-                    self._tell(running.job.failed(problem))
+                    self._tell(running.job.failed(problem, True))
 
     def close(self, *, timeout_s: float | None = None) -> None:
         """Finish everything submitted, then end the threads. Waits at most `timeout_s` each."""
@@ -94,7 +94,8 @@ class Workers:
         try:
             outcome = job.run()
         except OSError as error:
-            outcome = job.failed(f"{error.strerror or type(error).__name__} (errno {error.errno})")
+            problem = f"{error.strerror or type(error).__name__} (errno {error.errno})"
+            outcome = job.failed(problem, False)
         with self._lock:
             del self._running[slot]
             behind = self._waiting[job.key]

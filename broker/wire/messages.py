@@ -487,6 +487,21 @@ class MetadataFetchRequest:
     from_index: int
     max_wait_ms: int
     max_bytes: int
+    snapshot_index: int
+    """The snapshot of which it has a beginning of `snapshot_position` bytes; 0 without one."""
+    snapshot_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPart:
+    """Of what stands for all entries up to `index`, the last of them of `term`: the bytes from
+    `position` on. Another voter may have made other bytes of the same entries."""
+
+    index: int
+    term: int
+    size_bytes: int
+    position: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +511,8 @@ class MetadataFetchResponse:
     """The active controller as the voter knows it; -1 if unknown."""
     commit_index: int
     entries: tuple[MetadataEntry, ...]
+    snapshot: SnapshotPart | None
+    """Instead of entries, when those asked for are gone."""
 
 
 REQUESTS: dict[Api, type] = {

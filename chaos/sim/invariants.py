@@ -33,7 +33,6 @@ from chaos.sim.cluster import SimCluster, Watcher
 from chaos.sim.node import SimNode
 from client.retry import GAP_ERRORS
 from raft import invariants as raft_invariants
-from raft.types import Entry
 
 FULL_CHECK_STEPS = 500
 INVARIANTS = (
@@ -64,7 +63,7 @@ class _Vouched:
     incarnation: int
     term: int
     voted_for: int | None
-    entries: tuple[Entry, ...]
+    log: raft_invariants.LogView
 
 
 class Invariants(Watcher):
@@ -316,8 +315,9 @@ class Invariants(Watcher):
             and before.term == raft_node.term
             and before.is_leader == raft_node.is_leader
             and before.commit_index == raft_node.commit_index
-            and len(before.entries) == raft_node.last_index
-            and len(before.durable_entries) == raft_node.durable_index
+            and before.log.base_index == raft_node.base_index
+            and before.log.last_index == raft_node.last_index
+            and before.durable.last_index == raft_node.durable_index
         ):
             return
         self._check_memory(node)
@@ -338,7 +338,7 @@ class Invariants(Watcher):
         self._raft_views[node.config.node_id] = view
         hard_state = raft_node.durable_hard_state
         self._vouched[node.config.node_id] = _Vouched(
-            node.incarnation, hard_state.term, hard_state.voted_for, view.durable_entries
+            node.incarnation, hard_state.term, hard_state.voted_for, view.durable
         )
 
     def _check_memory(self, node: SimNode) -> None:
@@ -361,11 +361,14 @@ class Invariants(Watcher):
                 "raft-memory",
                 f"{node.name} voted for {known.voted_for} and for {voted_for} in term {known.term}",
             )
-        count = len(known.entries)
-        if node.incarnation != known.incarnation and raft_node.entries()[:count] != known.entries:
-            self._cluster.violate(
-                "raft-memory", f"{node.name} comes back without all of the {count} entries it had"
-            )
+        if node.incarnation != known.incarnation:
+            now = raft_invariants.view_of(raft_node).log
+            count = known.log.last_index
+            if now.last_index < count or not all(map(now.holds, known.log.entries)):
+                self._cluster.violate(
+                    "raft-memory",
+                    f"{node.name} comes back without all of the {count} entries it had",
+                )
 
 
 def _name(key: PartitionKey) -> str:

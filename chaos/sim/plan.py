@@ -72,6 +72,8 @@ class Setup:
     """After how much silence a partition forgets a producer."""
     scrub_ms: int = NEVER_MS
     """How often brokers read what is cold."""
+    snapshot_bytes: int = 4_194_304
+    """After how much of it voters let a snapshot stand for their metadata log."""
     churns: bool = False
     """A topic beside the judged one is created and deleted all the time, and written to."""
 
@@ -247,6 +249,7 @@ def _draw_setup(choices: Choices) -> Setup:
         checkpoint_ms=choices.pick("plan: checkpoint", (5_000, 500)),
         producer_expiry_ms=choices.pick("plan: producer expiry", (NEVER_MS, NEVER_MS, 700)),
         scrub_ms=choices.pick("plan: scrub", (NEVER_MS, 500)),
+        snapshot_bytes=choices.pick("plan: snapshot bytes", (4_194_304, 2_000, 500)),
         churns=choices.chance("plan: churns", 25),
     )
 
@@ -277,7 +280,7 @@ def _draw_faults(choices: Choices, setup: Setup, duration_ms: int) -> tuple[Faul
 
 
 def _may_happen(kind: FaultKind, setup: Setup) -> bool:
-    if kind.crashes and setup.flush == "async":
+    if (kind.crashes or kind.loses_disk) and setup.flush == "async":
         return False  # there every crash may cost records: that mode's stated price
     if kind.loses_disk:
         # Somebody else must hold every acknowledged record; a voter without its disk has no vote.

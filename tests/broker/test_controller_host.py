@@ -222,7 +222,7 @@ def test_a_voter_whose_log_is_not_on_disk_sends_observers_to_another() -> None:
         lambda label, low, high: low,
     )
     core.start(0)
-    request = MetadataFetchRequest("voters", 8, 1, 500, 1_000)
+    request = MetadataFetchRequest("voters", 8, 1, 500, 1_000, 0, 0)
     effects = core.handle((Received(ASKER, 7, request),), 0)
     (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
     assert isinstance(reply.body, MetadataFetchResponse)
@@ -234,14 +234,14 @@ def test_an_observer_waits_for_news_and_gets_each_entry_once() -> None:
     voters = Voters()
     leader = voters.leader()
     index = voters.cores[leader].image.index
-    voters.ask(leader, MetadataFetchRequest("voters", 8, index + 1, 60_000, 1_000), 1)
+    voters.ask(leader, MetadataFetchRequest("voters", 8, index + 1, 60_000, 1_000, 0, 0), 1)
     assert voters.answer(1) is None
     voters.ask(leader, registration(), 2)
     voters.deliver()
     answer = voters.answer(1)
     assert isinstance(answer, MetadataFetchResponse)
     assert [entry.index for entry in answer.entries] == [index + 1]
-    voters.ask(leader, MetadataFetchRequest("elsewhere", 8, 1, 0, 1_000), 3)
+    voters.ask(leader, MetadataFetchRequest("elsewhere", 8, 1, 0, 1_000, 0, 0), 3)
     refused = voters.answer(3)
     assert isinstance(refused, MetadataFetchResponse)
     assert refused.error is ErrorCode.INCONSISTENT_CLUSTER_ID

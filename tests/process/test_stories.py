@@ -15,6 +15,7 @@ import pytest
 from broker.wire.errors import ErrorCode
 from chaos.proc.cluster import Plan
 from chaos.proc.health import replica_ends
+from client.admin import Admin
 from client.consumer import Consumer
 from client.delivery import RecordHandle
 from client.producer import Producer
@@ -208,9 +209,13 @@ def _topic_id(story: Story, topic: str) -> str:
         return admin.describe_topics([topic])[0].topic_id
 
 
+METADATA_BYTES = 3_000
+
+
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    plan = Plan(name="five", node_count=5, controller_count=3)
+    settings = {"metadata_log_max_bytes_between_snapshots": METADATA_BYTES}
+    plan = Plan(name="five", node_count=5, controller_count=3, settings=settings)
     with running(tmp_path_factory.mktemp("five"), plan) as story:
         yield story
 
@@ -244,3 +249,30 @@ def test_below_min_isr_nothing_is_appended_until_a_replica_is_back(five: Story) 
     five.restart([5])
     five.wait_equal("small")
     assert read_all(five, "small", 1)[0] == [b"before", b"after"]
+
+
+def test_the_metadata_log_stays_short_and_who_was_away_gets_a_snapshot(five: Story) -> None:
+    """A voter and a node that is none miss 40 topics; the entries are gone when they are back."""
+    five.create_topic("stays", assignments=[(1, 4, 5)])
+    with Producer(bootstrap_servers=five.bootstrap) as producer:
+        producer.send("stays", b"before", partition=0).result(10)
+    leader = five.view().controller_id
+    away = [next(node_id for node_id in (1, 2, 3) if node_id != leader), 4]
+    for node_id in away:
+        five.cluster.kill(node_id)
+    five.wait_for("they are missed", lambda view: not {*away} & {*parts_of(view, "stays")[0].isr})
+    with Admin(bootstrap_servers=five.bootstrap) as admin:
+        for number in range(40):
+            admin.create_topic(f"passing-{number}", assignments=[(5,)])
+            admin.delete_topic(f"passing-{number}")
+    five.restart(away)
+    five.wait_equal("stays")
+    with Producer(bootstrap_servers=five.bootstrap) as producer:
+        producer.send("stays", b"after", partition=0).result(10)
+    assert read_all(five, "stays", 1)[0] == [b"before", b"after"]
+    for node_id in away:
+        log = five.cluster.paths.node(node_id).directory / "node.log"
+        assert "Restored" in log.read_text()
+    for node_id in (1, 2, 3):
+        file = five.cluster.paths.node(node_id).data / "raft" / "quorum.log"
+        assert file.stat().st_size < 4 * METADATA_BYTES

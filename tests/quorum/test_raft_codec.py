@@ -94,6 +94,8 @@ def test_kinds_are_for_ever() -> None:
         5: "AppendEntries",
         6: "AppendEntriesResponse",
         7: "TimeoutNow",
+        8: "InstallSnapshot",
+        9: "InstallSnapshotResponse",
     }
 
 
@@ -134,7 +136,7 @@ def test_entries_that_no_leader_sends_are_refused(malformed: AppendEntries) -> N
 @pytest.mark.parametrize(
     ("request_", "what"),
     [
-        (RaftRequest("trial", 1, 9, b"\x90"), "unknown Raft message kind 9"),
+        (RaftRequest("trial", 1, 10, b"\x90"), "unknown Raft message kind 10"),
         (RaftRequest("trial", 1, 7, b""), "not msgpack"),
         (RaftRequest("trial", 1, 7, b"\x93\x01"), "not msgpack"),
         (RaftRequest("trial", 1, 7, b"\x90"), "not a row of 5 fields for TimeoutNow"),

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from broker.config import NodeConfig, VoterAddress
-from broker.events import Fact, Halt, Send, Sync
+from broker.events import Fact, Halt, Send, Store, Sync
 from broker.quorum.raft_driver import RaftDriver
 from broker.wire.messages import RaftRequest
 from chaos.sim.choices import Choices
 from chaos.sim.disk import PendingSync, SimDisk
 from raft.node import RaftNode
-from raft.types import Entry
+from raft.types import Entry, Snapshot
 
 
 def config_of(node_id: int, voter_count: int) -> NodeConfig:
@@ -35,9 +35,10 @@ class Voter:
     disk: SimDisk = field(default_factory=SimDisk)
     network: list[tuple[int, RaftRequest]] = field(default_factory=list)
     syncs: list[tuple[Sync, PendingSync]] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     halted: list[str] = field(default_factory=list)
-    committed: list[Entry] = field(default_factory=list)
+    committed: list[Entry | Snapshot] = field(default_factory=list)
     driver: RaftDriver = field(init=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class Voter:
     def start(self, disk_id: str = "") -> None:
         """A new process on the disk as it is."""
         self.syncs.clear()
+        self.stores.clear()
         self.committed.clear()
         self.driver = RaftDriver(
             config_of(self.node_id, self.voter_count),
@@ -71,6 +73,9 @@ class Voter:
                     pending = self.disk.prepare_sync(effect.files, effect.directories)
                     self.syncs.append((effect, pending))
                     assert len(self.syncs) == 1, "at most one sync is under way"
+                case Store():
+                    self.stores.append(effect)
+                    assert not self.syncs, "nothing is written beside a replacement"
                 case Fact():
                     self.facts.append(effect)
                 case Halt():
@@ -106,6 +111,19 @@ class Voter:
     def finish_all_syncs(self) -> None:
         while self.syncs:
             self.finish_sync()
+
+    def finish_store(self) -> None:
+        """The file is replaced."""
+        effect = self.stores.pop(0)
+        self.disk.store(effect.path, effect.data)
+        self.driver.on_stored(effect.path)
+        self.pump()
+
+    def compact(self) -> None:
+        """Ask for a snapshot of all that was delivered; `finish_store` ends it."""
+        term = self.node.entries()[self.node.delivered_index - self.node.base_index - 1].term
+        snapshot = Snapshot(self.node.delivered_index, term, b"snapshot")
+        self.execute(self.driver.compact(snapshot, self.now_ms))
 
     def take_sent(self) -> list[str]:
         """What left since the last look: message names with their receivers."""

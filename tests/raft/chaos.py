@@ -126,6 +126,11 @@ class Chaos:
         if self.cluster.hosts[self.node_id(pick)].held_back is not None:
             self.cluster.sync(self.node_id(pick))
 
+    def compact(self, pick: int) -> None:
+        """A snapshot takes the place of what was applied."""
+        if self.node_id(pick) in self.cluster.running:
+            self.cluster.compact(self.node_id(pick))
+
     def crash(self, pick: int, kept: int) -> None:
         """Power loss; a prefix of the write that was running may have reached the disk."""
         if self.node_id(pick) in self.cluster.running:
@@ -159,6 +164,7 @@ class Chaos:
         assert self.cluster.leaders == [leader_id]
         for node_id in self.cluster.running:
             node = self.cluster.node(node_id)
-            assert node.entries() == self.cluster.node(leader_id).entries()
             assert node.commit_index == node.durable_index == index
-            assert self.cluster.hosts[node_id].applied == list(node.entries())
+            applied = self.cluster.hosts[node_id].applied
+            assert applied == self.cluster.hosts[leader_id].applied
+            assert applied[node.base_index :] == list(node.entries())

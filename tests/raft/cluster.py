@@ -14,7 +14,7 @@ from raft import invariants
 from raft.messages import RaftMessage
 from raft.node import RaftNode
 from raft.ready import Ready
-from raft.types import Entry, HardState, RaftConfig, Voter
+from raft.types import Entry, HardState, RaftConfig, Snapshot, Voter
 
 Draw = Callable[[int, int], int]
 
@@ -25,9 +25,26 @@ class Disk:
 
     hard_state: HardState = field(default_factory=lambda: HardState(0, None))
     entries: list[Entry] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+
+    @property
+    def view(self) -> invariants.LogView:
+        base_index = 0 if self.snapshot is None else self.snapshot.index
+        return invariants.LogView(tuple(self.entries), base_index)
+
+    def compact(self, snapshot: Snapshot) -> None:
+        """In place of the entries that it stands for, as a whole."""
+        self.entries = [entry for entry in self.entries if entry.index > snapshot.index]
+        self.snapshot = snapshot
 
     def write(self, ready: Ready, kept: int | None = None) -> None:
         """The writes of `ready` in their order; only the first `kept` of them if given."""
+        if ready.snapshot is not None:
+            if kept is None or kept > 0:
+                self.snapshot = ready.snapshot
+                self.hard_state = ready.hard_state or self.hard_state
+                self.entries = list(ready.entries)
+            return
         writes: list[HardState | Entry | int] = []
         if ready.hard_state is not None:
             writes.append(ready.hard_state)
@@ -38,10 +55,10 @@ class Disk:
             if isinstance(write, HardState):
                 self.hard_state = write
             elif isinstance(write, Entry):
-                assert write.index == len(self.entries) + 1, "a hole or an overwrite on disk"
+                assert write.index == self.view.last_index + 1, "a hole or an overwrite on disk"
                 self.entries.append(write)
             else:
-                del self.entries[write - 1 :]
+                del self.entries[write - 1 - self.view.base_index :]
 
 
 @dataclass(slots=True)
@@ -79,6 +96,8 @@ class Cluster:
         }
         self.draw_of = draw_of
         self.now_ms = 0
+        self.installed_count = 0
+        """Snapshots that followers took over from leaders."""
         # Messages on their way, oldest first.
         self.network: list[RaftMessage] = []
         self.cut_links: set[tuple[int, int]] = set()
@@ -111,7 +130,9 @@ class Cluster:
                 tuple(host.disk.entries),
                 self.draw_of(node_id),
                 self.now_ms,
+                host.disk.snapshot,
             )
+            host.applied = self._restored(host.disk.snapshot)
             self.collect(node_id)
         for node_id in self.hosts:
             self.verify(node_id)
@@ -155,6 +176,9 @@ class Cluster:
         if host.node is not None:
             while (ready := host.node.ready()) is not None:
                 self.network.extend(ready.messages_now)
+                if ready.snapshot is not None:
+                    host.applied = self._restored(ready.snapshot)
+                    self.installed_count += 1
                 host.applied.extend(ready.committed)
                 if ready.must_sync and host.is_slow:
                     host.held_back = ready
@@ -168,6 +192,29 @@ class Cluster:
         host.disk.write(ready)
         self.network.extend(ready.messages_after_durable)
         node.advance(ready)
+
+    def compact(self, node_id: int) -> bool:
+        """Store what was applied as a snapshot, and let go of the entries; False if there is
+        nothing new to do it for, or a sync is under way."""
+        host = self.hosts[node_id]
+        assert host.node is not None
+        node = host.node
+        index = min(len(host.applied), node.durable_index)
+        if host.held_back is not None or index <= node.base_index:
+            return False
+        snapshot = Snapshot(index, host.applied[index - 1].term, b"%d" % index)
+        host.disk.compact(snapshot)
+        node.compact(snapshot)
+        self.collect(node_id)
+        return True
+
+    def _restored(self, snapshot: Snapshot | None) -> list[Entry]:
+        """What a snapshot stands for; its data are the index again, in digits."""
+        if snapshot is None:
+            return []
+        assert snapshot.data == b"%d" % snapshot.index
+        assert len(self.history.committed) >= snapshot.index
+        return self.history.committed[: snapshot.index]
 
     # -- time and clients --------------------------------------------------------------------
 
@@ -255,16 +302,18 @@ class Cluster:
         """All invariants, after something happened to one node (the views of the others are
         those of last time)."""
         host = self.hosts[node_id]
-        durable_entries = tuple(host.disk.entries)
+        durable = host.disk.view
         if host.node is None:
             term = host.disk.hard_state.term
-            self.views[node_id] = invariants.view_of_crashed(node_id, term, durable_entries)
+            self.views[node_id] = invariants.view_of_crashed(node_id, term, durable)
         else:
-            view = invariants.view_of(host.node, durable_entries)
+            view = invariants.view_of(host.node, durable)
             self.views[node_id] = view
             # What the node believes to be on its disk is there.
-            believed = host.node.durable_index
-            assert durable_entries[:believed] == view.entries[:believed]
+            for index in range(view.log.base_index + 1, host.node.durable_index + 1):
+                assert durable.entry(index) == view.log.entry(index)
+            if host.node.durable_index >= view.log.base_index:
+                assert durable.base_index == view.log.base_index
         views = tuple(self.views.values())
         violations = invariants.check(views, len(self.hosts), self.history)
         assert not violations, "\n".join(violations)

@@ -9,6 +9,8 @@ from raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
     Header,
+    InstallSnapshot,
+    InstallSnapshotResponse,
     PreVoteRequest,
     PreVoteResponse,
     TimeoutNow,
@@ -32,6 +34,8 @@ PLAIN: dict[type[Header], dict[str, Any]] = {
         "conflict_term": None,
         "conflict_index": 0,
     },
+    InstallSnapshot: {},
+    InstallSnapshotResponse: {},
     TimeoutNow: {},
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raft.invariants import History, NodeView, check
+from raft.invariants import History, LogView, NodeView, check
 from raft.types import Entry
 from tests.raft.messages import entries_of
 
@@ -16,7 +16,7 @@ def view(
     durable: int | None = None,
 ) -> NodeView:
     entries = entries_of(*terms)
-    return NodeView(node_id, term, leads, commit, entries, entries[:durable])
+    return NodeView(node_id, term, leads, commit, LogView(entries), LogView(entries[:durable]))
 
 
 def found(history: History, *views: NodeView) -> list[str]:
@@ -59,7 +59,7 @@ def test_equal_entries_above_different_ones() -> None:
     history = History()
     assert found(history, view(1, 1, 2), view(2, 1, 3), view(3, 1, 2, 2)) == []
     assert found(history, view(1, 1, 2, 4), view(2, 1, 3, 4), view(3)) == ["log matching"]
-    other = NodeView(2, 5, False, 0, (Entry(1, 1, b"other"),), ())
+    other = NodeView(2, 5, False, 0, LogView((Entry(1, 1, b"other"),)), LogView(()))
     assert found(history, view(1, 1), other, view(3)) == ["log matching"]
 
 

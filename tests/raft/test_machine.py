@@ -79,7 +79,7 @@ class RaftMachine(RuleBasedStateMachine):
     def network(self, deed: str, pick: int) -> None:
         getattr(self.chaos, deed)(pick)
 
-    @rule(deed=st.sampled_from(["slow_down", "sync", "speed_up"]), node=NODE)
+    @rule(deed=st.sampled_from(["slow_down", "sync", "speed_up", "compact"]), node=NODE)
     def disk(self, deed: str, node: int) -> None:
         getattr(self.chaos, deed)(node)
 

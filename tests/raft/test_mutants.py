@@ -337,6 +337,7 @@ MUTANTS = [
 ]
 
 # Mutants that the random walks of test_walks must find without being told where to look.
+WALKS = 20
 FOUND_BY_WALKS = [
     "(h) the commit index is believed as far as the message reaches",
     "(i) the leader counts its disk, not its memory",
@@ -365,9 +366,9 @@ def test_the_walks_find_what_is_unsafe(rule: str) -> None:
     (mutant,) = [mutant for mutant in MUTANTS if mutant.rule == rule]
     with mutated(mutant):
         walk = importlib.import_module("tests.raft.test_walks").walk
-        for seed in range(10):
+        for seed in range(WALKS):
             try:
                 walk(seed, 1_000)
             except AssertionError:
                 return
-    raise AssertionError(f"ten walks did not notice that a rule is gone: {rule}")
+    raise AssertionError(f"{WALKS} walks did not notice that a rule is gone: {rule}")

@@ -144,13 +144,13 @@ def test_hard_state_is_given_out_once() -> None:
     lone.now_ms = 0
     lone.node.tick(0)
     first = lone.take_ready()
-    assert first == Ready(HardState(1, 1), (), None, (), (), (), True)
+    assert first == Ready(HardState(1, 1), None, (), None, (), (), (), True)
     lone.node.advance(first)
     second = lone.take_ready()
-    assert second == Ready(None, (Entry(1, 1, b""),), None, (), (), (), True)
+    assert second == Ready(None, None, (Entry(1, 1, b""),), None, (), (), (), True)
     lone.node.advance(second)
     third = lone.take_ready()
-    assert third == Ready(None, (), None, (), (), (Entry(1, 1, b""),), False)
+    assert third == Ready(None, None, (), None, (), (), (Entry(1, 1, b""),), False)
 
 
 def test_a_vote_in_the_present_term_is_stored_before_it_is_told() -> None:

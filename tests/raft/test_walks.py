@@ -33,6 +33,7 @@ WEIGHTS = {
     "cut": 1,
     "pause": 1,
     "transfer": 1,
+    "compact": 4,
 }
 
 
@@ -58,7 +59,11 @@ def walk(seed: int, steps: int) -> Counter[str]:
         chaos.bound()
     chaos.heal()
     history = chaos.cluster.history
-    seen = Counter(leaders=len(history.leader_by_term), committed=len(history.committed))
+    seen = Counter(
+        leaders=len(history.leader_by_term),
+        committed=len(history.committed),
+        installed=chaos.cluster.installed_count,
+    )
     for host in chaos.cluster.hosts.values():
         assert host.node is not None
         seen["terms"] = max(seen["terms"], host.node.term)
@@ -71,6 +76,7 @@ def test_walks() -> None:
         seen += walk(seed, 1_000)
     assert seen["leaders"] > 100
     assert seen["committed"] > 300
+    assert seen["installed"] > 10
 
 
 @pytest.mark.nightly

@@ -204,7 +204,7 @@ class Stage:
         assert self._feed is not None
         correlation_id, from_index = self._feed
         body = MetadataFetchResponse(
-            ErrorCode.NONE, VOTER, len(self.entries), tuple(self.entries[from_index - 1 :])
+            ErrorCode.NONE, VOTER, len(self.entries), tuple(self.entries[from_index - 1 :]), None
         )
         return [Answered(VOTER, Plane.CONTROLLER, correlation_id, body)]
 

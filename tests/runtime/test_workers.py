@@ -62,7 +62,7 @@ def job(key: str, run: Callable[[], object], name: str) -> Job:
         run()
         return Stored(name, 0)
 
-    return Job(key, act, lambda reason: StoreFailed(name, 0, reason))
+    return Job(key, act, lambda reason, hangs: StoreFailed(name, 0, reason, hangs))
 
 
 def test_jobs_of_a_key_run_in_order_and_one_at_a_time(pool: Pool) -> None:
@@ -113,7 +113,7 @@ def test_a_stalled_job_counts_as_failed_and_its_end_is_ignored(pool: Pool) -> No
     assert begun.wait(WAIT_S)
     pool.workers.give_up_on_stalled(-1)
     pool.workers.give_up_on_stalled(-1)
-    assert pool.wait(1) == [StoreFailed("hangs", 0, "no answer from the device for -1 ms")]
+    assert pool.wait(1) == [StoreFailed("hangs", 0, "no answer from the device for -1 ms", True)]
     release.set()
     pool.workers.submit(job("k", lambda: None, "next"))
     assert pool.wait(1) == [Stored("next", 0)]

@@ -47,6 +47,8 @@ def test_the_seeds_differ_in_everything_that_is_drawn() -> None:
         "consumers",
         "idempotence",
         "churns",
+        "scrub_ms",
+        "snapshot_bytes",
     ):
         assert len({getattr(plan.setup, name) for plan in drawn}) > 1, name
 
@@ -55,7 +57,7 @@ def test_nothing_is_drawn_that_gives_up_a_guarantee_by_itself() -> None:
     harmless = {"stop", "pause", "pause-leader", "pause-in-turn", "slow-disk"}
     harmless |= {"isolate", "halves", "cut-pair", "cut-one-way", "slow-link", "loss", "reorder"}
     harmless |= {"drop-messages", "delay-messages", "hold-messages", "late-duplicates"}
-    harmless |= {"clock-rate", "clock-jump"}
+    harmless |= {"clock-rate", "clock-jump", "full-disk"}
     for plan in plans(300):
         assert plan.setup.min_isr <= plan.setup.replication_factor <= plan.setup.nodes
         if plan.setup.flush == "async":
