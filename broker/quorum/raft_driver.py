@@ -177,7 +177,8 @@ class RaftDriver:
         self._whole = None
         if self._compaction is not None:
             assert self._node is not None
-            self._node.compact(self._compaction)
+            if self._compaction.index > self._node.base_index:  # else a leader's overtook it
+                self._node.compact(self._compaction)
             self._compaction = None
 
     def on_store_failed(self, failed: StoreFailed, now_ms: int) -> None:

@@ -10,7 +10,7 @@ from broker.quorum.raft_driver import COMPACTION_RETRY_MS
 from broker.quorum.raft_store import MAGIC, PATH, RaftStore, RaftStoreError
 from chaos.sim.choices import Choices, from_seed
 from chaos.sim.disk import SimDisk
-from raft.messages import InstallSnapshot
+from raft.messages import AppendEntries, InstallSnapshot
 from raft.types import Entry, HardState, Snapshot
 from tests.quorum.voters import Voter
 
@@ -169,6 +169,32 @@ def test_a_leaders_snapshot_that_finds_no_room_is_stored_later() -> None:
     assert [again.data for again in two.stores] == [store.data]
     two.finish_store()
     assert len(two.network) == 1
+
+
+def test_a_leaders_snapshot_that_comes_during_our_own_is_stored_after_it() -> None:
+    two = Voter(2, Choices(from_seed(7)), 3)
+    two.finish_all_syncs()
+    entries = tuple(Entry(number, 3, b"e") for number in (1, 2))
+    head = {"from_id": 1, "from_disk_id": "disk-1", "to_id": 2, "to_disk_id": "disk-2", "term": 4}
+    append = AppendEntries(**head, prev_index=0, prev_term=0, entries=entries, commit_index=2)  # type: ignore[arg-type]
+    two.step(encode_message("trial", append))
+    two.finish_all_syncs()
+    two.compact()
+    install = InstallSnapshot(
+        **head,  # type: ignore[arg-type]
+        snapshot_index=9,
+        snapshot_term=3,
+        size_bytes=4,
+        position=0,
+        data=b"nine",
+    )
+    two.step(encode_message("trial", install))
+    assert len(two.stores) == 1, "one after the other"
+    two.finish_store()
+    assert len(two.stores) == 1
+    two.finish_store()
+    assert two.node.base_index == 9
+    assert restarted(two).committed == [Snapshot(9, 3, b"nine")]
 
 
 # --- the file -------------------------------------------------------------------------------------
