@@ -25,6 +25,7 @@ from broker.events import (
     SyncToken,
     Unsent,
 )
+from broker.handlers.delete_records import DeleteRecordsHandler
 from broker.handlers.fetch import FetchHandler
 from broker.handlers.list_offsets import ListOffsetsHandler
 from broker.handlers.metadata import describe
@@ -44,12 +45,17 @@ from broker.wire.messages import (
     AllocateProducerIdsResponse,
     AlterPartitionRequest,
     AlterPartitionResponse,
+    AlterTopicRequest,
+    AlterTopicResponse,
     BrokerHeartbeatRequest,
     BrokerHeartbeatResponse,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
     CreateTopicRequest,
     CreateTopicResponse,
+    DeleteRecordsRequest,
     DeleteTopicRequest,
     DeleteTopicResponse,
     FetchRequest,
@@ -64,7 +70,9 @@ RECOVERY = "recovery"
 SHUTDOWN_PATH = "last-shutdown"
 RUNNING, CLEAN = b"running\n", b"clean\n"
 EARLY_REQUESTS_MAX = 1_000
-QUESTIONS = MetadataRequest | InitProducerIdRequest | CreateTopicRequest | DeleteTopicRequest
+TopicRequest = CreateTopicRequest | DeleteTopicRequest | AlterTopicRequest | CreatePartitionsRequest
+"""What is for the active controller; any broker passes it on."""
+QUESTIONS = MetadataRequest | InitProducerIdRequest | TopicRequest
 """What any serving broker can answer: clients may as well wait for this one."""
 
 
@@ -81,6 +89,7 @@ class BrokerPart:
         lifecycle: BrokerLifecycle,
         channel: ControllerChannel,
         outbox: Outbox,
+        wall_ms: Callable[[], int],
     ) -> None:
         self.config = config
         self.logs = logs
@@ -90,11 +99,12 @@ class BrokerPart:
         self.image = MetadataImage()
         self.replicas = ReplicaManager(config, logs, outbox, self.image)
         self.purgatory = Purgatory()
-        self.produce = ProduceHandler(self.replicas, self.purgatory, outbox)
+        self.produce = ProduceHandler(self.replicas, self.purgatory, outbox, wall_ms)
         self.fetch = FetchHandler(self.replicas, self.purgatory, outbox)
         self.list_offsets = ListOffsetsHandler(self.replicas, outbox)
         self.producer_ids = ProducerIdHandler(config.node_id, channel, outbox)
-        self.upkeep = Upkeep(config, logs, self.replicas, outbox)
+        self.delete_records = DeleteRecordsHandler(self.replicas, outbox)
+        self.upkeep = Upkeep(config, logs, self.replicas, outbox, wall_ms)
         self._recovery: Iterator[None] | None = None
         self._is_marked_running = False
         self._is_stopping = False
@@ -113,6 +123,8 @@ class BrokerPart:
             AllocateProducerIdsResponse: self._on_allocated,
             CreateTopicResponse: self._on_forwarded,
             DeleteTopicResponse: self._on_forwarded,
+            AlterTopicResponse: self._on_forwarded,
+            CreatePartitionsResponse: self._on_forwarded,
         }
 
     # -- start: recover, make durable, register --------------------------------------------------
@@ -194,7 +206,14 @@ class BrokerPart:
                 self.outbox.reply(connection, correlation_id, response)
             case InitProducerIdRequest():
                 self.producer_ids.handle(connection, correlation_id, body, now_ms)
-            case CreateTopicRequest() | DeleteTopicRequest():
+            case DeleteRecordsRequest():
+                self.delete_records.handle(connection, correlation_id, body, now_ms)
+            case (
+                CreateTopicRequest()
+                | DeleteTopicRequest()
+                | AlterTopicRequest()
+                | CreatePartitionsRequest()
+            ):
                 self._forward(connection, correlation_id, body, now_ms)
             case _:
                 return False
@@ -207,13 +226,15 @@ class BrokerPart:
             if len(self._early) < EARLY_REQUESTS_MAX:
                 self._early.append(event)
             return True
-        return isinstance(event.body, ProduceRequest | FetchRequest | ListOffsetsRequest)
+        return isinstance(
+            event.body, ProduceRequest | FetchRequest | ListOffsetsRequest | DeleteRecordsRequest
+        )
 
     def _forward(
         self,
         connection: Connection,
         correlation_id: int,
-        request: CreateTopicRequest | DeleteTopicRequest,
+        request: TopicRequest,
         now_ms: int,
     ) -> None:
         if not self.channel.call(request, now_ms, origin=(connection, correlation_id)):
@@ -244,7 +265,7 @@ class BrokerPart:
         call = self.channel.take(event.correlation_id)
         if call is None:
             return
-        if isinstance(call.request, CreateTopicRequest | DeleteTopicRequest):
+        if isinstance(call.request, TopicRequest):
             assert call.origin is not None
             detail = "the active controller is not connected"
             answer = refuse(call.request, ErrorCode.NOT_CONTROLLER, detail)
@@ -294,7 +315,7 @@ class BrokerPart:
             self.lifecycle.on_lost(now_ms)
         elif isinstance(request, AlterPartitionRequest):
             self._retry_alter(request, now_ms)
-        elif isinstance(request, CreateTopicRequest | DeleteTopicRequest):
+        elif isinstance(request, TopicRequest):
             assert call.origin is not None
             answer = refuse(request, ErrorCode.REQUEST_TIMED_OUT, maybe_done=True)
             self.outbox.reply(*call.origin, answer)
@@ -404,6 +425,7 @@ class BrokerPart:
             self.produce.on_expired(produce)
         for fetch in fetches:
             self.fetch.answer(fetch)
+        self.delete_records.tick(now_ms)
         if self.replicas.is_active and not self.is_failed:
             self.upkeep.tick(now_ms, is_stopping=self._is_stopping)
 
@@ -414,6 +436,7 @@ class BrokerPart:
         settled = self.replicas.settle(now_ms)
         for partition in settled.touched:
             self.produce.on_settled(partition)
+            self.delete_records.on_settled(partition)
         for parked in self.purgatory.fetches_on(partition.key for partition in settled.touched):
             self.fetch.on_touched(parked)
         if not self._alter_in_flight and now_ms >= self._next_alter_ms:
@@ -431,7 +454,11 @@ class BrokerPart:
             deadlines += [self.replicas.next_deadline_ms(), self.upkeep.next_deadline_ms()]
             if self.replicas.isr_change_wanted() and not self._alter_in_flight:
                 deadlines.append(self._next_alter_ms)
-        for optional in (self.channel.next_deadline_ms(), self.producer_ids.next_deadline_ms()):
+        for optional in (
+            self.channel.next_deadline_ms(),
+            self.producer_ids.next_deadline_ms(),
+            self.delete_records.next_deadline_ms(),
+        ):
             if optional is not None:
                 deadlines.append(optional)
         return min(deadlines)

@@ -68,6 +68,8 @@ class NodeConfig:
     producer_id_expiration_check_interval_ms: int = 600_000
     metadata_log_max_bytes_between_snapshots: int = 4_194_304
     """Then the metadata log begins anew, with a snapshot in place of its entries."""
+    log_retention_check_interval_ms: int = 30_000
+    """How often leaders look for what is too old or too much."""
     log_scrub_interval_ms: int = 3_600_000
     """After how long all that is cold is read again and compared with its checksums."""
     log_scrub_bytes_per_second: int = 8_388_608
@@ -215,7 +217,7 @@ def load(path: Path) -> NodeConfig:
 
 @dataclass(frozen=True, slots=True)
 class TopicConfig:
-    """Settings of one topic; fixed at creation for now."""
+    """Settings of one topic. `flush` is fixed at creation, the others may change."""
 
     min_insync_replicas: int = 1
     flush: str = "ack"
@@ -224,19 +226,47 @@ class TopicConfig:
     anybody can see is ack: nothing counts before a sync that covers it."""
     segment_bytes: int = 134_217_728
     message_max_bytes: int = 1_048_588
+    retention_ms: int = 604_800_000
+    """A file whose newest record is older goes; -1: never."""
+    retention_bytes: int = -1
+    """Of a partition: the oldest file goes while the others have so much; -1: never."""
+    segment_ms: int = 604_800_000
+    """A file takes no more records when its first one is so old."""
+    message_timestamp_type: str = "CreateTime"
+    """CreateTime: a record's time is the producer's; LogAppendTime: its leader's."""
+
+
+def topic_settings(config: TopicConfig) -> tuple[tuple[str, str], ...]:
+    """All settings as (name, text), by name."""
+    return tuple(sorted((item.name, str(getattr(config, item.name))) for item in fields(config)))
+
+
+NUMBERS_FROM = {
+    "min_insync_replicas": 1,
+    "segment_bytes": 1_024,
+    "message_max_bytes": 128,
+    "retention_ms": -1,
+    "retention_bytes": -1,
+    "segment_ms": 1,
+}
+"""Settings that are numbers, and their least."""
+CHOICES = {"flush": FLUSH_MODES, "message_timestamp_type": ("CreateTime", "LogAppendTime")}
 
 
 def topic_config(defaults: TopicConfig, settings: tuple[tuple[str, str], ...]) -> TopicConfig:
     """`defaults` with `settings` put in; ApiError INVALID_CONFIG names what is wrong."""
     config = defaults
     for name, text in settings:
-        if name == "flush":
-            if text not in FLUSH_MODES:
-                raise ApiError(ErrorCode.INVALID_CONFIG, f"flush={text}: take ack, async or always")
-            config = replace(config, flush=text)
-        elif name in ("min_insync_replicas", "segment_bytes", "message_max_bytes"):
-            low = {"min_insync_replicas": 1, "segment_bytes": 1_024, "message_max_bytes": 128}[name]
-            if not text.isdigit() or not low <= int(text) < 2**31:
+        if name in CHOICES:
+            if text not in CHOICES[name]:
+                first, last = ", ".join(CHOICES[name][:-1]), CHOICES[name][-1]
+                detail = f"{name}={text}: take {first} or {last}"
+                raise ApiError(ErrorCode.INVALID_CONFIG, detail)
+            config = replace(config, **{name: text})  # type: ignore[arg-type]
+        elif name in NUMBERS_FROM:
+            low = NUMBERS_FROM[name]
+            high = 2**63 if low < 0 or name.endswith("_ms") else 2**31
+            if not text.removeprefix("-").isdigit() or not low <= int(text) < high:
                 raise ApiError(
                     ErrorCode.INVALID_CONFIG, f"{name}={text}: take a number from {low} on"
                 )

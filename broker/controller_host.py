@@ -27,8 +27,10 @@ from broker.wire.errors import ErrorCode
 from broker.wire.messages import (
     AllocateProducerIdsRequest,
     AlterPartitionRequest,
+    AlterTopicRequest,
     BrokerHeartbeatRequest,
     BrokerRegistrationRequest,
+    CreatePartitionsRequest,
     CreateTopicRequest,
     DeleteTopicRequest,
 )
@@ -64,6 +66,8 @@ class ControllerHost:
             AlterPartitionRequest: self.controller.alter_partition,
             CreateTopicRequest: self.controller.create_topic,
             DeleteTopicRequest: self.controller.delete_topic,
+            AlterTopicRequest: self.controller.alter_topic,
+            CreatePartitionsRequest: self.controller.create_partitions,
             AllocateProducerIdsRequest: self.controller.allocate_producer_ids,
         }
 

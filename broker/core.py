@@ -76,8 +76,10 @@ class NodeCore:
     """One incarnation of one node.
 
     `incarnation` is drawn anew at each start. `draw(label, low, high)` is the only source of
-    chance, bounds included. Assertion errors of `start` and `handle` mean that the process must
-    end; what is on disk is good for a restart. When the disk fails the node leaves, then halts.
+    chance, bounds included; `wall_ms()` tells the time of day, which decides nothing but what is
+    too old and when a leader says it appended. Assertion errors of `start` and `handle` mean that
+    the process must end; what is on disk is good for a restart. When the disk fails the node
+    leaves, then halts.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class NodeCore:
         disk: Disk,
         incarnation: str,
         draw: Callable[[str, int, int], int],
+        wall_ms: Callable[[], int],
     ) -> None:
         self.config = config
         self.identity = identity
@@ -120,7 +123,7 @@ class NodeCore:
             was_clean = shutdown_was_clean(disk)
             lifecycle = BrokerLifecycle(config, identity.disk_id, incarnation, was_clean)
             logs = LogManager(disk, index_interval_bytes=config.log_index_interval_bytes)
-            self.broker = BrokerPart(config, logs, lifecycle, self.channel, self.outbox)
+            self.broker = BrokerPart(config, logs, lifecycle, self.channel, self.outbox, wall_ms)
         self._shutdown = Shutdown(config, self.broker, self.driver, self.outbox)
         self._trouble = _DiskTrouble(self._on_disk_failed)
 

@@ -109,6 +109,7 @@ class Server:
             disk,
             self.incarnation,
             lambda label, low, high: random.randint(low, high),
+            lambda: clock.now_ns() // 1_000_000,
         )
         self.config = config
         self.disk = disk

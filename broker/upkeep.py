@@ -1,17 +1,22 @@
-"""What a broker does for its logs although nobody asks: checkpoints, aging of producers, scrubbing.
+"""What a broker does for its logs though nobody asks: checkpoints, aging, scrubbing, retention.
 
 Each has its own clock; nothing here waits for the device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from broker.config import NodeConfig
 from broker.events import Scrub, Store
 from broker.log.cold_batches import ColdRead
 from broker.log.errors import CorruptFile
 from broker.log.log_manager import LogManager
+from broker.log.retention import begins_after, is_too_old
 from broker.log.scrubber import Scrubber
 from broker.outbox import Outbox
+from broker.ports import DiskError
+from broker.replica.partition import Partition, PartitionRole
 from broker.replica.replica_manager import ReplicaManager
 
 
@@ -19,14 +24,21 @@ class Upkeep:
     """Begins with the first `tick`, when the broker serves."""
 
     def __init__(
-        self, config: NodeConfig, logs: LogManager, replicas: ReplicaManager, outbox: Outbox
+        self,
+        config: NodeConfig,
+        logs: LogManager,
+        replicas: ReplicaManager,
+        outbox: Outbox,
+        wall_ms: Callable[[], int],
     ) -> None:
         self._config = config
         self._logs = logs
         self._replicas = replicas
         self._outbox = outbox
         self._scrubber = Scrubber(config.log_scrub_interval_ms, config.log_scrub_bytes_per_second)
+        self._wall_ms = wall_ms
         self._next_checkpoint_ms = 0
+        self._next_retention_ms: int | None = None
         self._producers_aged_ms: int | None = None
 
     def tick(self, now_ms: int, *, is_stopping: bool) -> None:
@@ -38,12 +50,14 @@ class Upkeep:
                 self.begin_checkpoint()
         self._age_producers(now_ms)
         self._scrub(now_ms)
+        self._retain(now_ms)
 
     def next_deadline_ms(self) -> int:
-        scrub_ms = self._scrubber.next_deadline_ms()
-        if scrub_ms is None:
-            return self._next_checkpoint_ms
-        return min(self._next_checkpoint_ms, scrub_ms)
+        deadlines = [self._next_checkpoint_ms]
+        for optional in (self._scrubber.next_deadline_ms(), self._next_retention_ms):
+            if optional is not None:
+                deadlines.append(optional)
+        return min(deadlines)
 
     def begin_checkpoint(self) -> None:
         partitions = self._replicas.partitions
@@ -61,6 +75,37 @@ class Upkeep:
         if elapsed_ms >= self._config.producer_id_expiration_check_interval_ms:
             self._producers_aged_ms = now_ms
             self._logs.age_producers(elapsed_ms, self._config.producer_id_expiration_ms)
+
+    def _retain(self, now_ms: int) -> None:
+        """Leaders delete what is too old or too much; their followers follow."""
+        if self._next_retention_ms is None or now_ms >= self._next_retention_ms:
+            is_first = self._next_retention_ms is None
+            self._next_retention_ms = now_ms + self._config.log_retention_check_interval_ms
+            if is_first:
+                return
+            wall_ms = self._wall_ms()
+            for partition in self._replicas.partitions.values():
+                if partition.role is PartitionRole.LEADER:
+                    try:
+                        self._retain_in(partition, wall_ms)
+                    except DiskError as error:
+                        if not error.unchanged:
+                            raise
+
+    def _retain_in(self, partition: Partition, wall_ms: int) -> None:
+        log, config = partition.log, partition.config
+        if is_too_old(log.segments[-1], wall_ms, config.retention_ms):
+            log.roll()
+        offset = begins_after(
+            log.segments,
+            partition.high_watermark,
+            wall_ms,
+            config.retention_ms,
+            config.retention_bytes,
+        )
+        if offset > log.log_start_offset:
+            partition.raise_log_start(offset)
+            self._replicas.touched[partition.key] = partition
 
     def _scrub(self, now_ms: int) -> None:
         request = self._scrubber.request(self._logs, now_ms)

@@ -8,8 +8,15 @@ from typing import Any, TypeVar
 
 from broker.wire.errors import ApiError, ErrorCode
 from broker.wire.messages import (
+    AlterTopicRequest,
+    AlterTopicResponse,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
     CreateTopicRequest,
     CreateTopicResponse,
+    DeleteRecordsPart,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
     DeleteTopicRequest,
     DeleteTopicResponse,
     DescribeNodeRequest,
@@ -77,9 +84,8 @@ class Admin:
         """Create a topic and return its id; -1 takes the cluster's default.
 
         `assignments`: the replicas of each partition, preferred leader first, instead of the
-        cluster's own placement. `settings`: min_insync_replicas, flush, segment_bytes,
-        message_max_bytes. Raises ApiError for a refusal, OutcomeUnknown if it may have happened,
-        ClientTimeout if it certainly has not.
+        cluster's own placement. `settings`: see `broker.config.TopicConfig`. Raises ApiError for a
+        refusal, OutcomeUnknown if it may have happened, ClientTimeout if it certainly has not.
         """
         request = CreateTopicRequest(
             name,
@@ -96,6 +102,61 @@ class Admin:
         """Delete a topic and its records. Raises as `create_topic`."""
         request = DeleteTopicRequest(name, self._parking_ms())
         self._change(request, DeleteTopicResponse, f"delete topic {name}", timeout_ms)
+
+    def alter_topic(
+        self, name: str, settings: Mapping[str, object], *, timeout_ms: int | None = None
+    ) -> None:
+        """Change settings of a topic that is there; all but flush can be. Raises as
+        `create_topic`."""
+        wanted = tuple(Setting(key, str(value)) for key, value in settings.items())
+        request = AlterTopicRequest(name, wanted, self._parking_ms())
+        self._change(request, AlterTopicResponse, f"alter topic {name}", timeout_ms)
+
+    def create_partitions(
+        self,
+        name: str,
+        partition_count: int,
+        *,
+        assignments: Iterable[Sequence[int]] = (),
+        timeout_ms: int | None = None,
+    ) -> None:
+        """Let a topic have `partition_count` partitions in all. Records stay where they are, but
+        keys map to other partitions from now on. Raises as `create_topic`."""
+        request = CreatePartitionsRequest(
+            name,
+            partition_count,
+            tuple(tuple(replicas) for replicas in assignments),
+            self._parking_ms(),
+        )
+        self._change(request, CreatePartitionsResponse, f"partitions of {name}", timeout_ms)
+
+    def delete_records(
+        self, name: str, before: Mapping[int, int], *, timeout_ms: int | None = None
+    ) -> dict[int, int]:
+        """Delete the records of partitions below an offset; -1: all that are committed.
+
+        Returns where each partition begins now, on every member of its ISR; once it does it stays
+        so. ApiError for the first that is refused (OFFSET_OUT_OF_RANGE above the high watermark),
+        with REQUEST_TIMED_OUT if not every member was heard of in time: ask again.
+        """
+        topic = self.describe_topics([name], timeout_ms=timeout_ms)[0]
+        began: dict[int, int] = {}
+        for partition, offset in sorted(before.items()):
+            if not 0 <= partition < len(topic.partitions):
+                detail = f"{name} has partitions 0 to {len(topic.partitions) - 1}"
+                raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, detail)
+            leader = topic.partitions[partition].leader_id
+            if leader < 0:
+                raise ApiError(ErrorCode.LEADER_NOT_AVAILABLE, f"{name}-{partition}")
+            part = DeleteRecordsPart(topic.topic_id, partition, offset)
+            request = DeleteRecordsRequest((part,), self._parking_ms())
+            what = f"deletion of records of {name}-{partition}"
+            answer = self._ask(request, leader, DeleteRecordsResponse, what, timeout_ms)
+            for result in answer.parts:
+                if result.error is not ErrorCode.NONE:
+                    raise ApiError(result.error, what)
+                began[result.partition] = result.log_start_offset
+        return began
 
     def list_topics(self, *, timeout_ms: int | None = None) -> list[str]:
         """The names of all topics, sorted."""

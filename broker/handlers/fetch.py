@@ -133,6 +133,7 @@ class FetchHandler:
                     request.fetch_round,
                     min(look.part.synced_end, look.part.fetch_offset),
                     now_ms,
+                    look.part.log_start_offset,
                 )
                 self.replicas.touched[look.partition.key] = look.partition
 
@@ -204,6 +205,10 @@ def _should_wait(request: FetchRequest, looks: list[_Look]) -> bool:
         if look.error is not ErrorCode.NONE or look.divergence is not None:
             return False
         assert look.partition is not None
+        if look.part.log_start_offset < look.partition.log.log_start_offset and (
+            request.replica_id != CONSUMER_REPLICA_ID
+        ):
+            return False
         if look.part.fetch_offset < look.end_offset:
             if request.min_bytes <= 1:
                 return False

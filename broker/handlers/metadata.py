@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.config import topic_settings
 from broker.quorum.image import MetadataImage, TopicImage
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import (
@@ -9,6 +10,7 @@ from broker.wire.messages import (
     MetadataRequest,
     MetadataResponse,
     PartitionInfo,
+    Setting,
     TopicInfo,
 )
 
@@ -35,7 +37,7 @@ def describe(
 def _describe_topic(name: str, image: MetadataImage) -> TopicInfo:
     topic_id = image.ids_by_name.get(name)
     if topic_id is None:
-        return TopicInfo(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, name, "", 0, "", 0, ())
+        return TopicInfo(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, name, "", 0, "", 0, (), ())
     topic: TopicImage = image.topics[topic_id]
     return TopicInfo(
         ErrorCode.NONE,
@@ -44,6 +46,7 @@ def _describe_topic(name: str, image: MetadataImage) -> TopicInfo:
         topic.config.min_insync_replicas,
         topic.config.flush,
         topic.config.message_max_bytes,
+        tuple(Setting(*item) for item in topic_settings(topic.config)),
         tuple(
             PartitionInfo(
                 number,

@@ -7,7 +7,7 @@ ISR of that step. Records are never decoded here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker.events import Connection, Fact
 from broker.log.producer_state import VerdictKind
@@ -25,15 +25,23 @@ from broker.wire.messages import (
     ProducePartResult,
     ProduceRequest,
 )
-from broker.wire.record_batch import CorruptBatch, check_produced_batch
+from broker.wire.record_batch import CorruptBatch, check_produced_batch, stamp_append_time
 
+LOG_APPEND_TIME = "LogAppendTime"
 PARKED_MS_MAX = 300_000
 """A larger timeout_ms in a request is cut to this."""
 
 
 class ProduceHandler:
-    def __init__(self, replicas: ReplicaManager, purgatory: Purgatory, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        replicas: ReplicaManager,
+        purgatory: Purgatory,
+        outbox: Outbox,
+        wall_ms: Callable[[], int],
+    ) -> None:
         self.replicas = replicas
+        self.wall_ms = wall_ms
         self.purgatory = purgatory
         self.outbox = outbox
 
@@ -142,6 +150,8 @@ class ProduceHandler:
                 detail=f"producer {header.producer_id} sequence {header.base_sequence}",
             )
         else:
+            if partition.config.message_timestamp_type == LOG_APPEND_TIME:
+                batch, header = stamp_append_time(batch, self.wall_ms())
             try:
                 base_offset = partition.append(batch, header)
             except DiskError as error:

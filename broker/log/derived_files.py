@@ -12,7 +12,19 @@ from broker.log.checkpoint import LEADER_EPOCH_NAME, decode_epochs, encode_epoch
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.producer_snapshot import SNAPSHOT_SUFFIX, SnapshotFile, encode_snapshot
 from broker.log.producer_state import ProducerStateTable
-from broker.log.segment import TIME_INDEX_SUFFIX, Segment, segment_path
+from broker.log.segment import (
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    TIME_INDEX_SUFFIX,
+    Segment,
+    segment_path,
+)
+
+
+def derived_paths(segment_path_: str) -> list[str]:
+    """Of a segment's file: those that say of it, or of where it begins, what the batches say."""
+    stem = segment_path_.removesuffix(LOG_SUFFIX)
+    return [stem + suffix for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, SNAPSHOT_SUFFIX)]
 
 
 class DerivedFiles:
@@ -29,6 +41,10 @@ class DerivedFiles:
     def cut(self, end_offset: int) -> None:
         """The log was cut there: snapshots above are of another one."""
         self.snapshots = {offset: None for offset in self.snapshots if offset <= end_offset}
+
+    def raise_start(self, offset: int) -> None:
+        """The log begins there now: files of what is below go with it."""
+        self.snapshots = {at: None for at in self.snapshots if at > offset}
 
     def forget(self) -> None:
         self.epochs = None

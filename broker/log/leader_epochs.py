@@ -60,6 +60,12 @@ class LeaderEpochs:
             self._epochs.pop()
             self._start_offsets.pop()
 
+    def forget_below(self, start_offset: int) -> None:
+        """Drop the epochs that end at or below `start_offset`, where the first file begins."""
+        count = bisect_right(self._start_offsets, start_offset) - 1
+        if count > 0:
+            del self._epochs[:count], self._start_offsets[:count]
+
     def epoch_of(self, offset: int) -> int:
         """The epoch of the batch at `offset`; -1 below the first entry."""
         slot = bisect_right(self._start_offsets, offset) - 1

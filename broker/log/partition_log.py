@@ -11,12 +11,11 @@ all: so whatever comes back never stands behind, or between, newer batches.
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
 from collections.abc import Iterator
 
-from broker.log.cold_batches import walk
-from broker.log.derived_files import DerivedFiles
-from broker.log.errors import CorruptFile, LogMismatch, OffsetOutOfRange
+from broker.log import reading
+from broker.log.derived_files import DerivedFiles, derived_paths
+from broker.log.errors import LogMismatch, OffsetOutOfRange
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.log_start import write_log_start
 from broker.log.producer_state import ProducerStateTable
@@ -24,13 +23,14 @@ from broker.log.segment import SEGMENT_BYTES_MAX, Segment
 from broker.log.sync_state import SyncRequest, SyncState
 from broker.ports import Buffer, Disk, DiskError
 from broker.wire.batch_header import BatchHeader, prefix
-from broker.wire.record_batch import CorruptBatch, decode_batch, iterate_batches, verify_crc
+from broker.wire.record_batch import CorruptBatch, iterate_batches, verify_crc
 
 __all__ = ["PartitionLog", "SyncRequest"]
 
 DELETED_SUFFIX = ".deleted"
 PREFIX_BYTES = 16
 RELATIVE_OFFSET_MAX = 2**31 - 1
+NEVER_MS = 2**62
 
 
 class PartitionLog:
@@ -56,6 +56,7 @@ class PartitionLog:
         epochs: LeaderEpochs | None = None,
         producers: ProducerStateTable | None = None,
         recovery_point: int = 0,
+        log_start_offset: int = 0,
     ) -> None:
         assert segments, "a log has at least one segment, if an empty one"
         self.topic_id = topic_id
@@ -64,8 +65,9 @@ class PartitionLog:
         self.directory = directory
         self.flush = flush
         self.segment_bytes = segment_bytes
+        self.segment_ms = NEVER_MS
         self.epochs = epochs or LeaderEpochs()
-        self.log_start_offset = segments[0].base_offset
+        self.log_start_offset = max(segments[0].base_offset, log_start_offset)
         self.log_end_offset = segments[-1].end_offset
         self.producers = (
             ProducerStateTable(self.log_start_offset) if producers is None else producers
@@ -82,6 +84,11 @@ class PartitionLog:
         self._sync = SyncState(min(recovery_point, self.log_end_offset))
         self._dropped: list[str] = []
         """Files that were emptied and are not known to be so on disk: no appends meanwhile."""
+        self._below: list[str] = []
+        """Files below the log's beginning: to be removed once that is on disk."""
+        self._durable_start = self._start_in_flight = self.log_start_offset
+        self._below_in_flight: list[str] = []
+        """Those for which the sync under way will say so."""
         self._begun_since_cut = False
         """Since the oldest cut that is not on disk, a file was begun or begun anew."""
         self._sync_due = False
@@ -131,6 +138,11 @@ class PartitionLog:
         return self.log_end_offset if self.flush == "async" else self._sync.synced_end
 
     @property
+    def durable_start(self) -> int:
+        """Where the log certainly begins, whatever happens: what is on disk."""
+        return self._durable_start
+
+    @property
     def last_fetched_epoch(self) -> int:
         """The leader epoch of the last batch, as a follower tells it to its leader."""
         return self.last_batch_epoch
@@ -144,10 +156,11 @@ class PartitionLog:
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
 
-    def configure(self, flush: str, segment_bytes: int) -> None:
+    def configure(self, flush: str, segment_bytes: int, segment_ms: int = NEVER_MS) -> None:
         """The topic's settings, which a recovered log does not know."""
         self.flush = flush
         self.segment_bytes = segment_bytes
+        self.segment_ms = segment_ms
 
     # --- append -----------------------------------------------------------------------------------
 
@@ -160,7 +173,7 @@ class PartitionLog:
         assert leader_epoch >= self.last_batch_epoch, "leader epochs never go back"
         base_offset = self.log_end_offset
         last_offset = base_offset + header.last_offset_delta
-        segment = self._segment_for(header.size_bytes, last_offset)
+        segment = self._segment_for(header.size_bytes, last_offset, header.max_timestamp_ms)
         stamp = prefix(base_offset, header.batch_length, leader_epoch)
         position = self._write(segment, (stamp, memoryview(batch)[PREFIX_BYTES:]))
         self._note(segment, position, header, base_offset, leader_epoch)
@@ -174,7 +187,8 @@ class PartitionLog:
         for a leader.
         """
         headers = self._check_continuation(data)
-        segment = self._segment_for(len(data), headers[-1].last_offset)
+        last = headers[-1]
+        segment = self._segment_for(len(data), last.last_offset, last.max_timestamp_ms)
         position = self._write(segment, (data,))
         for header in headers:
             self._note(segment, position, header, header.base_offset, header.leader_epoch)
@@ -204,7 +218,7 @@ class PartitionLog:
             raise CorruptBatch(size_bytes, "the last batch is cut short")
         return headers
 
-    def _segment_for(self, size_bytes: int, last_offset: int) -> Segment:
+    def _segment_for(self, size_bytes: int, last_offset: int, timestamp_ms: int) -> Segment:
         if self._broken or self._sync.failed:
             raise DiskError(self.directory, errno.EIO, "the disk failed before", unchanged=True)
         if self._dropped:
@@ -214,6 +228,7 @@ class PartitionLog:
             active.closed
             or active.size_bytes + size_bytes > min(self.segment_bytes, SEGMENT_BYTES_MAX)
             or last_offset - active.base_offset > RELATIVE_OFFSET_MAX
+            or timestamp_ms - active.first_timestamp_ms > self.segment_ms
         )
         return self._roll() if is_full and active.size_bytes else active
 
@@ -283,63 +298,46 @@ class PartitionLog:
             raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
         if offset >= end_offset:
             return b""
-        segment = self._segments[self._slot_of(offset)]
-        base_offset, position = segment.position_of(offset)
-        end = segment.end_of_read(position, max_bytes, end_offset)
-        if end <= position:
-            return b""
-        data = segment.file.read(position, end - position)
-        if segment is not self._segments[-1]:
-            # Written long ago: nobody but the disk vouches for it.
-            seen = walk(data, base_offset, self.epochs)
-            if seen.position < len(data):
-                problem = seen.problem or "the file ends within a batch"
-                raise CorruptFile(segment.path, position + seen.position, problem)
-        return data
+        return reading.read_batches(self._segments, self.epochs, offset, max_bytes, end_offset)
 
     def size_between(self, offset: int, end_offset: int) -> int:
         """Bytes of the batches from the one that holds `offset` up to `end_offset`."""
-        if offset >= end_offset:
-            return 0
-        first, last = self._slot_of(offset), self._slot_of(end_offset - 1)
-        size_bytes = sum(segment.size_bytes for segment in self._segments[first:last])
-        size_bytes -= self._segments[first].position_of(offset)[1]
-        return size_bytes + self._segments[last].end_position_of(end_offset)
+        return reading.size_between(self._segments, offset, end_offset)
 
     def offset_for_timestamp(self, timestamp_ms: int, end_offset: int) -> tuple[int, int] | None:
         """(timestamp, offset) of the first record below `end_offset` at or after a time."""
-        for segment in self._segments:
-            if segment.max_timestamp_ms < timestamp_ms or not segment.size_bytes:
-                continue
-            position = segment.position_of(segment.floor_of_time(timestamp_ms))[1]
-            for place, header in segment.headers(position, segment.size_bytes):
-                if header.next_offset > end_offset:
-                    return None
-                if header.max_timestamp_ms < timestamp_ms:
-                    continue
-                records = decode_batch(segment.file.read(place, header.size_bytes))
-                for offset, made_ms in zip(records.offsets, records.timestamps_ms, strict=True):
-                    if made_ms >= timestamp_ms:
-                        return made_ms, offset
-        return None
+        return reading.offset_for_timestamp(
+            self._segments, timestamp_ms, self.log_start_offset, end_offset
+        )
 
     def headers(self, offset: int, end_offset: int) -> Iterator[BatchHeader]:
         """Headers of the batches from the one that holds `offset` up to `end_offset`."""
-        while offset < end_offset:
-            segment = self._segments[self._slot_of(offset)]
-            position = segment.position_of(offset)[1]
-            for _, header in segment.headers(position, segment.end_position_of(end_offset)):
-                yield header
-                offset = header.next_offset
-            if offset < segment.end_offset:
-                return
+        return reading.headers(self._segments, offset, end_offset)
 
-    def _slot_of(self, offset: int) -> int:
-        """The last segment that begins at or below `offset`."""
-        segments = self._segments
-        if offset >= segments[-1].base_offset:
-            return len(segments) - 1
-        return bisect_right(segments, offset, key=lambda segment: segment.base_offset) - 1
+    # --- the beginning ----------------------------------------------------------------------------
+
+    def raise_start_to(self, offset: int) -> None:
+        """Let the log begin at `offset`, at most its end (KIP-107). Files that are wholly below go
+        once that is on disk. DiskError: nothing has changed."""
+        if offset <= self.log_start_offset:
+            return
+        assert offset <= self.log_end_offset, "the log cannot begin behind its end"
+        path = write_log_start(self._disk, self.directory, offset)
+        self._sync.touch(path)
+        self._sync.touch_directories((self.directory,))
+        self._sync_due = True
+        self.log_start_offset = offset
+        while len(self._segments) > 1 and self._segments[0].end_offset <= offset:
+            segment = self._segments.pop(0)
+            segment.file.close()
+            self._below.append(segment.path)
+        self.epochs.forget_below(self._segments[0].base_offset)
+        self.derived.raise_start(self._segments[0].base_offset)
+
+    def roll(self) -> None:
+        """Begin a new file, so that the last one takes no more bytes. DiskError if not now."""
+        if self._segments[-1].size_bytes and self.is_open:
+            self._roll()
 
     # --- truncate ---------------------------------------------------------------------------------
 
@@ -357,7 +355,7 @@ class PartitionLog:
         offset = max(offset, self.log_start_offset)
         end_offset = old_end_offset = self.log_end_offset
         if offset < self.log_end_offset:
-            slot = self._slot_of(offset)
+            slot = reading.slot_of(self._segments, offset)
             segment = self._segments[slot]
             end_offset, position = offset, 0
             if offset > segment.base_offset:
@@ -440,6 +438,8 @@ class PartitionLog:
         request = self._sync.request(self.log_end_offset)
         if request is not None:
             self._sync_due = False
+            self._below_in_flight, self._below = self._below, []
+            self._start_in_flight = self.log_start_offset
         return request
 
     def want_sync(self) -> None:
@@ -449,12 +449,18 @@ class PartitionLog:
     def on_synced(self, generation: int, end_offset: int) -> bool:
         """A sync is done. False if it is of an older generation and thus proves nothing."""
         if not self._sync.complete(generation, end_offset):
+            self._below, self._below_in_flight = self._below_in_flight + self._below, []
             return False
-        for path in self._dropped:
-            # The name may come back after a power loss, but then with an empty file.
+        # A dropped name may come back after a power loss, but then with an empty file; one below
+        # the beginning may come back as it is.
+        for path in (*self._dropped, *self._below_in_flight):
             self._disk.rename(path, path + DELETED_SUFFIX)
             self.removals.append(path + DELETED_SUFFIX)
+        for path in self._below_in_flight:
+            self.removals += derived_paths(path)
         self._dropped = []
+        self._below_in_flight = []
+        self._durable_start = self._start_in_flight
         self._sync.synced_end = end_offset
         return True
 

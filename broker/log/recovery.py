@@ -87,11 +87,15 @@ def recover_log(
         for base_offset in _base_offsets(found.directory, names)
     ]
     start_offset = load_log_start(disk, found.directory)
+    chain_start = max(
+        (segment.base_offset for segment in segments if segment.base_offset <= start_offset),
+        default=start_offset,
+    )
     stored_epochs = _stored_epochs(disk, found.directory, names)
     believed = None
     if stored_epochs is not None:
-        believed = _believe(disk, found, names, segments, start_offset, LeaderEpochs(stored_epochs))
-    scan = _Scan(found, segments, start_offset, believed)
+        believed = _believe(disk, found, names, segments, chain_start, LeaderEpochs(stored_epochs))
+    scan = _Scan(found, segments, chain_start, start_offset, believed)
     yield from scan.run()
     log = scan.finish(disk, names, index_interval_bytes)
     log.derived.epochs = stored_epochs
@@ -123,16 +127,16 @@ def _believe(
     found: LogFound,
     names: tuple[str, ...],
     segments: list[Segment],
-    start_offset: int,
+    chain_start: int,
     epochs: LeaderEpochs,
 ) -> _Believed | None:
     """How much of the log needs no reading: up to the newest snapshot at or below the recovery
     point, if all segments below it, the stored epochs and the snapshot tell of the same log."""
-    chain = [segment for segment in segments if segment.base_offset >= start_offset]
-    count = sum(start_offset < segment.base_offset <= found.recovery_point for segment in chain)
+    chain = [segment for segment in segments if segment.base_offset >= chain_start]
+    count = sum(chain_start < segment.base_offset <= found.recovery_point for segment in chain)
     while count and segment_name(chain[count].base_offset, SNAPSHOT_SUFFIX) not in names:
         count -= 1
-    if not count or chain[0].base_offset != start_offset:
+    if not count or chain[0].base_offset != chain_start:
         return None
     end_offset = chain[count].base_offset
     path = segment_path(found.directory, end_offset, SNAPSHOT_SUFFIX)
@@ -171,6 +175,7 @@ class _Scan:
         self,
         found: LogFound,
         segments: list[Segment],
+        chain_start: int,
         start_offset: int,
         believed: _Believed | None,
     ) -> None:
@@ -180,8 +185,10 @@ class _Scan:
         self._dropped: list[Segment] = []
         self._cuts: list[tuple[Segment, int]] = []
         """(segment, size to cut it to)"""
+        self._chain_start = chain_start
+        """Where the file begins that holds the log's beginning."""
         self._start_offset = start_offset
-        self._next_offset = start_offset
+        self._next_offset = chain_start
         self._leader_epoch = -1
         self._epochs = LeaderEpochs()
         self._producers = ProducerStateTable(self._next_offset)
@@ -201,7 +208,7 @@ class _Scan:
                 # An empty file may lie anywhere, and an old one before the beginning; any other
                 # proves that the chain is broken.
                 ended = ended or (
-                    segment.size_bytes > 0 and segment.base_offset > self._start_offset
+                    segment.size_bytes > 0 and segment.base_offset > self._chain_start
                 )
                 continue
             self._kept.append(segment)
@@ -212,6 +219,13 @@ class _Scan:
             if position < segment.size_bytes:
                 self._cuts.append((segment, position))
                 ended = True
+        if self._next_offset < self._start_offset:
+            # All that is left was to be deleted anyway: the log is empty.
+            self._dropped += self._kept
+            self._kept = []
+            self._next_offset = self._start_offset
+            self._epochs = LeaderEpochs()
+            self._producers = ProducerStateTable(self._start_offset)
         if self._next_offset < self._found.certain_end:
             path = self._kept[-1].path if self._kept else self._found.directory
             size_bytes = self._kept[-1].size_bytes if self._kept else 0
@@ -331,6 +345,7 @@ class _Scan:
             epochs=self._epochs,
             producers=self._producers,
             recovery_point=found.recovery_point,
+            log_start_offset=self._start_offset,
         )
         log.derived.snapshots = {
             segment.base_offset: None

@@ -43,8 +43,9 @@ def segment_path(directory: str, base_offset: int, suffix: str = LOG_SUFFIX) -> 
 class Segment:
     """`[base_offset, end_offset)` is what the file holds.
 
-    `max_timestamp_ms` is the largest in it (after a cut: at least that). `closed`: takes no more
-    bytes. `indexes_stored`: the index files on disk are those of this content.
+    `max_timestamp_ms` is the largest in it (after a cut: at least that), `first_timestamp_ms` that
+    of its first batch (0 if it was not read). `closed`: takes no more bytes. `indexes_stored`: the
+    index files on disk are those of this content.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Segment:
         "closed",
         "end_offset",
         "file",
+        "first_timestamp_ms",
         "indexes_stored",
         "max_timestamp_ms",
     )
@@ -78,6 +80,7 @@ class Segment:
 
     def _forget_content(self) -> None:
         self.end_offset = self.base_offset
+        self.first_timestamp_ms = 0
         self.max_timestamp_ms = -1
         self._max_timestamp_offset = self.base_offset
         self.closed = False
@@ -117,6 +120,8 @@ class Segment:
         """The next batch begins at `position`; `timestamp_ms` is its largest."""
         if position - self._indexed_position >= self._index_interval_bytes:
             self._add_index_entry(base_offset, position)
+        if position == 0:
+            self.first_timestamp_ms = timestamp_ms
         recent = self._recent
         recent[base_offset] = position
         if len(recent) >= RECENT_COUNT:

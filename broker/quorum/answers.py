@@ -11,10 +11,14 @@ from broker.wire.messages import (
     AllocateProducerIdsResponse,
     AlterPartitionRequest,
     AlterPartitionResponse,
+    AlterTopicRequest,
+    AlterTopicResponse,
     BrokerHeartbeatRequest,
     BrokerHeartbeatResponse,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
     CreateTopicRequest,
     CreateTopicResponse,
     DeleteTopicRequest,
@@ -27,6 +31,8 @@ ControllerRequest = (
     | AlterPartitionRequest
     | CreateTopicRequest
     | DeleteTopicRequest
+    | AlterTopicRequest
+    | CreatePartitionsRequest
     | AllocateProducerIdsRequest
 )
 ControllerResponse = (
@@ -35,6 +41,8 @@ ControllerResponse = (
     | AlterPartitionResponse
     | CreateTopicResponse
     | DeleteTopicResponse
+    | AlterTopicResponse
+    | CreatePartitionsResponse
     | AllocateProducerIdsResponse
 )
 
@@ -80,5 +88,9 @@ def refuse(
             return CreateTopicResponse(error, detail, topic_id="", maybe_done=maybe_done)
         case DeleteTopicRequest():
             return DeleteTopicResponse(error, detail, maybe_done=maybe_done)
+        case AlterTopicRequest():
+            return AlterTopicResponse(error, detail, maybe_done=maybe_done)
+        case CreatePartitionsRequest():
+            return CreatePartitionsResponse(error, detail, maybe_done=maybe_done)
         case AllocateProducerIdsRequest():
             return AllocateProducerIdsResponse(error, first_producer_id=-1, count=0)

@@ -32,17 +32,21 @@ from broker.quorum.records import (
     TopicDeleted,
 )
 from broker.quorum.sessions import Sessions
-from broker.quorum.topics import Draw, create_topic
+from broker.quorum.topics import Draw, alter_topic, create_partitions, create_topic
 from broker.wire.errors import ApiError, ErrorCode
 from broker.wire.messages import (
     AllocateProducerIdsRequest,
     AllocateProducerIdsResponse,
     AlterPartitionRequest,
     AlterPartitionResponse,
+    AlterTopicRequest,
+    AlterTopicResponse,
     BrokerHeartbeatRequest,
     BrokerHeartbeatResponse,
     BrokerRegistrationRequest,
     BrokerRegistrationResponse,
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
     CreateTopicRequest,
     CreateTopicResponse,
     DeleteTopicRequest,
@@ -239,6 +243,30 @@ class Controller:
             return self._confirm(image, request, error, detail, next_index)
         answer = DeleteTopicResponse(ErrorCode.NONE, "", maybe_done=False)
         return self._commit(image, [TopicDeleted(topic.topic_id)], next_index, answer)
+
+    def alter_topic(self, request: AlterTopicRequest, next_index: int, now_ms: int) -> Decision:
+        image = self._pending
+        if image is None:
+            return _not_controller(request)
+        try:
+            records = alter_topic(image, request)
+        except ApiError as error:
+            return self._confirm(image, request, error.code, error.detail, next_index)
+        answer = AlterTopicResponse(ErrorCode.NONE, "", maybe_done=False)
+        return self._commit(image, records, next_index, answer)
+
+    def create_partitions(
+        self, request: CreatePartitionsRequest, next_index: int, now_ms: int
+    ) -> Decision:
+        image = self._pending
+        if image is None:
+            return _not_controller(request)
+        try:
+            records = create_partitions(image, request, self._draw)
+        except ApiError as error:
+            return self._confirm(image, request, error.code, error.detail, next_index)
+        answer = CreatePartitionsResponse(ErrorCode.NONE, "", maybe_done=False)
+        return self._commit(image, records, next_index, answer)
 
     def allocate_producer_ids(
         self, request: AllocateProducerIdsRequest, next_index: int, now_ms: int

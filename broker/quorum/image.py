@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from broker.config import TopicConfig
+from broker.config import TopicConfig, topic_config
 from broker.quorum.records import (
     NO_LEADER,
     BrokerFenced,
@@ -23,6 +23,7 @@ from broker.quorum.records import (
     ProducerIdsAllocated,
     Record,
     RegisterBroker,
+    TopicConfigured,
     TopicCreated,
     TopicDeleted,
 )
@@ -74,6 +75,7 @@ class MetadataDelta:
     topics_deleted: tuple[str, ...] = ()
     partitions_changed: tuple[tuple[str, int], ...] = ()
     brokers_changed: tuple[int, ...] = ()
+    topics_configured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class _Draft:
         self.topics_deleted: dict[str, None] = {}
         self.partitions_changed: dict[tuple[str, int], None] = {}
         self.brokers_changed: dict[int, None] = {}
+        self.topics_configured: dict[str, None] = {}
 
     def apply(self, record: Record) -> None:
         match record:
@@ -149,6 +152,8 @@ class _Draft:
                 self._fence(record)
             case TopicCreated():
                 self._create_topic(record)
+            case TopicConfigured():
+                self._configure(record)
             case TopicDeleted():
                 self._delete_topic(record)
             case PartitionCreated():
@@ -194,11 +199,18 @@ class _Draft:
         self.ids_by_name[record.name] = record.topic_id
         self.topics_created[record.topic_id] = None
 
+    def _configure(self, record: TopicConfigured) -> None:
+        topic = self.topics[record.topic_id]
+        config = topic_config(topic.config, ((record.name, record.value),))
+        self.topics[record.topic_id] = replace(topic, config=config)
+        self.topics_configured[record.topic_id] = None
+
     def _delete_topic(self, record: TopicDeleted) -> None:
         topic = self.topics.pop(record.topic_id)
         del self.ids_by_name[topic.name]
         self.partitions.pop(record.topic_id, None)
         self.topics_deleted[record.topic_id] = None
+        self.topics_configured.pop(record.topic_id, None)
         for name in [name for name in self.partitions_changed if name[0] == record.topic_id]:
             del self.partitions_changed[name]
 
@@ -249,7 +261,10 @@ class _Draft:
         for topic_id, partitions in self.partitions.items():
             self.topics[topic_id] = replace(self.topics[topic_id], partitions=tuple(partitions))
         unchanged_topics = not (
-            self.topics_created or self.topics_deleted or self.partitions_changed
+            self.topics_created
+            or self.topics_deleted
+            or self.partitions_changed
+            or self.topics_configured
         )
         image = MetadataImage(
             index,
@@ -264,6 +279,7 @@ class _Draft:
             tuple(self.topics_deleted),
             tuple(self.partitions_changed),
             tuple(self.brokers_changed),
+            tuple(self.topics_configured),
         )
         return image, delta
 
@@ -282,7 +298,12 @@ def difference(before: MetadataImage, after: MetadataImage) -> MetadataDelta:
         for node_id, broker in after.brokers.items()
         if broker != before.brokers.get(node_id)
     )
-    return MetadataDelta(created, deleted, changed, brokers)
+    configured = tuple(
+        topic_id
+        for topic_id, topic in after.topics.items()
+        if topic_id in before.topics and topic.config != before.topics[topic_id].config
+    )
+    return MetadataDelta(created, deleted, changed, brokers, configured)
 
 
 def _check(partition: PartitionImage, config: TopicConfig) -> None:

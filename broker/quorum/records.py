@@ -41,7 +41,8 @@ class BrokerFenced:
 
 @dataclass(frozen=True, slots=True)
 class TopicCreated:
-    """The topic's settings; its partitions follow in the same entry, in order."""
+    """The topic's settings, but for those that TopicConfigured tells in the same entry; then its
+    partitions follow, in order."""
 
     topic_id: str
     name: str
@@ -49,6 +50,15 @@ class TopicCreated:
     flush: str
     segment_bytes: int
     message_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfigured:
+    """One setting of a topic that is there, as text."""
+
+    topic_id: str
+    name: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,7 @@ Record = (
     | PartitionCreated
     | PartitionChanged
     | ProducerIdsAllocated
+    | TopicConfigured
 )
 
 RECORD_TYPES: dict[int, type[Record]] = {
@@ -109,6 +120,7 @@ RECORD_TYPES: dict[int, type[Record]] = {
     5: PartitionCreated,
     6: PartitionChanged,
     7: ProducerIdsAllocated,
+    8: TopicConfigured,
 }
 _TAGS = {record_type: tag for tag, record_type in RECORD_TYPES.items()}
 

@@ -1,4 +1,4 @@
-"""Creation of a topic: what a request must satisfy, what is filled in, which records it gives.
+"""Topics made and changed: what a request must satisfy, what is filled in, which records it gives.
 
 Pure; a refused request raises ApiError with the code and a sentence that says what to change.
 """
@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
-from broker.config import NodeConfig, TopicConfig, topic_config
-from broker.quorum.image import MetadataImage
+from broker.config import NodeConfig, TopicConfig, topic_config, topic_settings
+from broker.quorum.elections import changed
+from broker.quorum.image import MetadataImage, TopicImage
 from broker.quorum.placement import stripe
-from broker.quorum.records import PartitionCreated, Record, TopicCreated
+from broker.quorum.records import PartitionCreated, Record, TopicConfigured, TopicCreated
 from broker.wire.errors import ApiError, ErrorCode
-from broker.wire.messages import CreateTopicRequest
+from broker.wire.messages import AlterTopicRequest, CreatePartitionsRequest, CreateTopicRequest
 
 PARTITIONS_MAX = 10_000
 """Of one topic: bounds the size of its one metadata entry."""
+TOLD_AT_CREATION = ("min_insync_replicas", "flush", "segment_bytes", "message_max_bytes")
 DEFAULT_PARTITION_COUNT = 1
 DEFAULT_REPLICATION_FACTOR_MAX = 3
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,200}")
@@ -50,12 +53,104 @@ def create_topic(
             settings.message_max_bytes,
         )
     ]
+    records += _configured(topic_id, TopicConfig(), settings)
     for partition, replicas in enumerate(assignments):
-        live = tuple(node_id for node_id in replicas if image.is_active(node_id))
-        records.append(
-            PartitionCreated(topic_id, partition, replicas, tuple(sorted(live)), leader=live[0])
-        )
+        records.append(_partition_created(image, topic_id, partition, replicas))
     return topic_id, tuple(records)
+
+
+def _configured(topic_id: str, before: TopicConfig, after: TopicConfig) -> list[Record]:
+    """What tells a change of settings, but for those that TopicCreated has."""
+    return [
+        TopicConfigured(topic_id, name, value)
+        for (name, value), (_, old) in zip(
+            topic_settings(after), topic_settings(before), strict=True
+        )
+        if value != old and name not in TOLD_AT_CREATION
+    ]
+
+
+def alter_topic(image: MetadataImage, request: AlterTopicRequest) -> tuple[Record, ...]:
+    """Records of the entry that changes settings; none if all are so already. Raises ApiError.
+
+    A new min_insync_replicas moves each partition's epoch on and empties its ELR: what was eligible
+    was so by the old one, and (leader epoch, partition epoch) names the value used.
+    """
+    topic = _known(image, request.name)
+    settings = tuple((item.name, item.value) for item in request.settings)
+    if not settings:
+        raise ApiError(ErrorCode.INVALID_CONFIG, "no setting is named")
+    after = topic_config(topic.config, settings)
+    if after.flush != topic.config.flush:
+        detail = "flush stays as it is for the life of a topic: it says what its replicas vouch for"
+        raise ApiError(ErrorCode.INVALID_CONFIG, detail)
+    _check_min_isr(after, len(topic.partitions[0].replicas))
+    records: list[Record] = [
+        TopicConfigured(topic.topic_id, name, value)
+        for (name, value), (_, old) in zip(
+            topic_settings(after), topic_settings(topic.config), strict=True
+        )
+        if value != old
+    ]
+    if after.min_insync_replicas != topic.config.min_insync_replicas:
+        for number, partition in enumerate(topic.partitions):
+            epoch = partition.partition_epoch + 1
+            changed_partition = replace(partition, elr=(), partition_epoch=epoch)
+            records.append(changed(topic.topic_id, number, changed_partition))
+    return tuple(records)
+
+
+def create_partitions(
+    image: MetadataImage, request: CreatePartitionsRequest, draw: Draw
+) -> tuple[Record, ...]:
+    """Records of the entry that gives a topic more partitions. Raises ApiError."""
+    topic = _known(image, request.name)
+    present, wanted = len(topic.partitions), request.partition_count
+    if not present < wanted <= PARTITIONS_MAX:
+        raise ApiError(
+            ErrorCode.INVALID_PARTITIONS,
+            f"{topic.name} has {present} partitions: take more, up to {PARTITIONS_MAX}",
+        )
+    factor = len(topic.partitions[0].replicas)
+    if request.assignments:
+        if len(request.assignments) != wanted - present:
+            raise ApiError(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+                f"{wanted - present} new partitions, but {len(request.assignments)} are assigned",
+            )
+        assignments = request.assignments
+        for number, replicas in enumerate(assignments, start=present):
+            wrong = _wrong_replicas(image, ((0,) * factor,), replicas)
+            if wrong:
+                raise ApiError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partition {number}: {wrong}")
+    else:
+        brokers = image.active_brokers()
+        if factor > len(brokers):
+            raise ApiError(
+                ErrorCode.INVALID_REPLICATION_FACTOR,
+                f"replication factor {factor}, but only {len(brokers)} brokers are live",
+            )
+        start = draw("placement", 0, len(brokers) - 1)
+        assignments = stripe(brokers, wanted - present, factor, start)
+    return tuple(
+        _partition_created(image, topic.topic_id, number, replicas)
+        for number, replicas in enumerate(assignments, start=present)
+    )
+
+
+def _known(image: MetadataImage, name: str) -> TopicImage:
+    topic = image.topic_named(name)
+    if topic is None:
+        detail = f"there is no topic {name[:200]}"
+        raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, detail)
+    return topic
+
+
+def _partition_created(
+    image: MetadataImage, topic_id: str, number: int, replicas: tuple[int, ...]
+) -> PartitionCreated:
+    live = tuple(node_id for node_id in replicas if image.is_active(node_id))
+    return PartitionCreated(topic_id, number, replicas, tuple(sorted(live)), leader=live[0])
 
 
 def check_name(name: str) -> None:
@@ -76,13 +171,17 @@ def _settings(
         message_max_bytes=config.message_max_bytes,
     )
     settings = topic_config(defaults, tuple((item.name, item.value) for item in request.settings))
+    _check_min_isr(settings, replication_factor)
+    return settings
+
+
+def _check_min_isr(settings: TopicConfig, replication_factor: int) -> None:
     if settings.min_insync_replicas > replication_factor:
         raise ApiError(
             ErrorCode.INVALID_CONFIG,
             f"min_insync_replicas={settings.min_insync_replicas} is above the replication factor "
             f"{replication_factor}: nothing could be written with acks=all",
         )
-    return settings
 
 
 def _placed(

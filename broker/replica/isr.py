@@ -25,6 +25,7 @@ class FollowerProgress:
     fetch_round: int = -1
     leader_end_at_last_fetch: int = -1
     last_fetch_ms: int = -1
+    log_start_offset: int = -1
 
     def on_fetch(
         self, broker_epoch: int, fetch_round: int, counted_end: int, leader_end: int, now_ms: int

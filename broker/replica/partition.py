@@ -72,7 +72,7 @@ class Partition:
         self.config = topic.config
         self.log = log
         self.outbox = outbox
-        self.high_watermark = min(high_watermark, log.log_end_offset)
+        self.high_watermark = max(log.log_start_offset, min(high_watermark, log.log_end_offset))
         self.role = PartitionRole.OFFLINE
         self.leader_id = NO_LEADER
         self.leader_epoch = -1
@@ -226,12 +226,19 @@ class Partition:
         return base_offset
 
     def on_follower_fetch(
-        self, node_id: int, broker_epoch: int, fetch_round: int, counted_end: int, now_ms: int
+        self,
+        node_id: int,
+        broker_epoch: int,
+        fetch_round: int,
+        counted_end: int,
+        now_ms: int,
+        log_start_offset: int = 0,
     ) -> None:
         """Note how far a follower counts. Called for fetches of this leader epoch only."""
-        self.progress[node_id].on_fetch(
-            broker_epoch, fetch_round, counted_end, self.log.log_end_offset, now_ms
-        )
+        progress = self.progress[node_id]
+        end_offset = self.log.log_end_offset
+        if progress.on_fetch(broker_epoch, fetch_round, counted_end, end_offset, now_ms):
+            progress.log_start_offset = log_start_offset
 
     def counted_ends(self, members: tuple[int, ...]) -> tuple[int, ...]:
         """How far each of these replicas vouches for its log, as this leader knows it."""
@@ -274,6 +281,25 @@ class Partition:
         old_end = self.log.log_end_offset
         self.log.truncate_to(offset)
         self._fact("Truncated", old_end=old_end)
+
+    # -- the log's beginning ----------------------------------------------------------------------
+
+    def raise_log_start(self, offset: int) -> None:
+        """Let the log begin at `offset`, as far as that is committed. DiskError as the log's."""
+        offset = min(offset, self.high_watermark)
+        if offset > self.log.log_start_offset:
+            self.log.raise_start_to(offset)
+            self._fact("LogStartMoved", start=offset)
+
+    @property
+    def settled_log_start(self) -> int:
+        """A leader's: where the log certainly begins, here and on every member of the ISR."""
+        return min(
+            self.log.durable_start
+            if node_id == self.node_id
+            else self.progress[node_id].log_start_offset
+            for node_id in self.isr
+        )
 
     # -- damage ------------------------------------------------------------------------------------
 

@@ -84,6 +84,8 @@ class ReplicaManager:
         self.image = image
         if not self.is_active:
             return
+        for topic_id in delta.topics_configured:
+            self._configure(image.topics[topic_id])
         for key in delta.partitions_changed:
             self._apply_partition(key, now_ms)
         for topic_id in delta.topics_deleted:
@@ -137,10 +139,20 @@ class ReplicaManager:
             self.without_log[key] = None
             self.next_creation_ms = now_ms + self.config.replica_fetch_backoff_ms
             return None
+        log.configure(config.flush, config.segment_bytes, config.segment_ms)
         checkpoint = self.logs.high_watermark_checkpoint(*key)
         partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
         self.partitions[key] = partition
         return partition
+
+    def _configure(self, topic: TopicImage) -> None:
+        for number in range(len(topic.partitions)):
+            partition = self.partitions.get((topic.topic_id, number))
+            if partition is not None:
+                partition.config = topic.config
+                config = topic.config
+                partition.log.configure(config.flush, config.segment_bytes, config.segment_ms)
+                self.touched[partition.key] = partition
 
     def _drop(self, key: PartitionKey) -> None:
         partition = self.partitions.pop(key)
@@ -361,6 +373,11 @@ class ReplicaManager:
                 return Outcome.REFUSED
             outcome = Outcome.APPENDED
         partition.on_leader_high_watermark(result.high_watermark)
+        try:
+            partition.raise_log_start(result.log_start_offset)
+        except DiskError as error:
+            if not error.unchanged:
+                raise
         return outcome
 
     def _realign(self, partition: Partition, result: FetchPartResult) -> None:

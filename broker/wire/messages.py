@@ -31,7 +31,10 @@ class Api(IntEnum):
     METADATA = 3
     CREATE_TOPIC = 19
     DELETE_TOPIC = 20
+    DELETE_RECORDS = 21
     INIT_PRODUCER_ID = 22
+    ALTER_TOPIC = 33
+    CREATE_PARTITIONS = 37
     DESCRIBE_NODE = 40
     RAFT = 52
     ALTER_PARTITION = 56
@@ -224,6 +227,12 @@ class PartitionInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class TopicInfo:
     error: ErrorCode
     name: str
@@ -231,6 +240,8 @@ class TopicInfo:
     min_insync_replicas: int
     flush: str
     message_max_bytes: int
+    settings: tuple[Setting, ...]
+    """All of them, by name."""
     partitions: tuple[PartitionInfo, ...]
 
 
@@ -251,12 +262,6 @@ class MetadataResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    name: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
 class CreateTopicRequest:
     name: str
     partition_count: int
@@ -266,7 +271,7 @@ class CreateTopicRequest:
     assignments: tuple[tuple[int, ...], ...]
     """Replicas per partition, preferred leader first; empty lets the controller place them."""
     settings: tuple[Setting, ...]
-    """min_insync_replicas, flush, segment_bytes, message_max_bytes."""
+    """See `broker.config.TopicConfig`."""
     timeout_ms: int
 
 
@@ -290,6 +295,68 @@ class DeleteTopicResponse:
     error: ErrorCode
     detail: str
     maybe_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AlterTopicRequest:
+    name: str
+    settings: tuple[Setting, ...]
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlterTopicResponse:
+    error: ErrorCode
+    detail: str
+    maybe_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePartitionsRequest:
+    name: str
+    partition_count: int
+    """How many the topic shall have in all."""
+    assignments: tuple[tuple[int, ...], ...]
+    """Replicas of each new partition; empty lets the controller place them."""
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePartitionsResponse:
+    error: ErrorCode
+    detail: str
+    maybe_done: bool
+
+
+UP_TO_HIGH_WATERMARK = -1
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRecordsPart:
+    topic_id: str
+    partition: int
+    before_offset: int
+    """Where the partition shall begin; UP_TO_HIGH_WATERMARK (-1) deletes all that is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRecordsRequest:
+    parts: tuple[DeleteRecordsPart, ...]
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRecordsPartResult:
+    topic_id: str
+    partition: int
+    error: ErrorCode
+    log_start_offset: int
+    """Where it begins now, on every member of the ISR; -1 with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRecordsResponse:
+    parts: tuple[DeleteRecordsPartResult, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,6 +589,9 @@ REQUESTS: dict[Api, type] = {
     Api.METADATA: MetadataRequest,
     Api.CREATE_TOPIC: CreateTopicRequest,
     Api.DELETE_TOPIC: DeleteTopicRequest,
+    Api.DELETE_RECORDS: DeleteRecordsRequest,
+    Api.ALTER_TOPIC: AlterTopicRequest,
+    Api.CREATE_PARTITIONS: CreatePartitionsRequest,
     Api.INIT_PRODUCER_ID: InitProducerIdRequest,
     Api.DESCRIBE_NODE: DescribeNodeRequest,
     Api.RAFT: RaftRequest,
@@ -539,6 +609,9 @@ RESPONSES: dict[Api, type] = {
     Api.METADATA: MetadataResponse,
     Api.CREATE_TOPIC: CreateTopicResponse,
     Api.DELETE_TOPIC: DeleteTopicResponse,
+    Api.DELETE_RECORDS: DeleteRecordsResponse,
+    Api.ALTER_TOPIC: AlterTopicResponse,
+    Api.CREATE_PARTITIONS: CreatePartitionsResponse,
     Api.INIT_PRODUCER_ID: InitProducerIdResponse,
     Api.DESCRIBE_NODE: DescribeNodeResponse,
     Api.ALTER_PARTITION: AlterPartitionResponse,

@@ -54,6 +54,7 @@ __all__ = [
     "encode_batch",
     "iterate_batches",
     "stamp",
+    "stamp_append_time",
     "verify_crc",
 ]
 
@@ -68,6 +69,7 @@ KNOWN_ATTRIBUTES = (
 BATCH_LENGTH_MIN = HEADER_BYTES - LOG_OVERHEAD_BYTES
 _LAST_OFFSET_DELTA_POSITION = 23
 _BASE_TIMESTAMP_POSITION = 27
+_MAX_TIMESTAMP_POSITION = 35
 _RECORD_COUNT_POSITION = 57
 
 
@@ -164,6 +166,20 @@ def check_produced_batch(buffer: Buffer) -> BatchHeader:
     if min(identity) < 0 and identity != (NO_PRODUCER_ID, NO_PRODUCER_EPOCH, NO_SEQUENCE):
         raise CorruptBatch(PRODUCER_ID_POSITION, f"half a producer identity {identity}")
     return header
+
+
+def stamp_append_time(buffer: Buffer, timestamp_ms: int) -> tuple[bytearray, BatchHeader]:
+    """A copy of one whole batch whose records were all made at `timestamp_ms`, as its leader says,
+    and its header. (Kafka's message.timestamp.type=LogAppendTime.)"""
+    batch = bytearray(buffer)
+    attributes = read_header(batch).attributes | TIMESTAMP_TYPE_BIT
+    batch[ATTRIBUTES_POSITION : ATTRIBUTES_POSITION + 2] = attributes.to_bytes(2, "big")
+    place = slice(_MAX_TIMESTAMP_POSITION, _MAX_TIMESTAMP_POSITION + 8)
+    batch[place] = timestamp_ms.to_bytes(8, "big", signed=True)
+    with memoryview(batch) as view, view[ATTRIBUTES_POSITION:] as covered:
+        crc = crc32c.crc32c(covered)
+    batch[CRC_POSITION : CRC_POSITION + 4] = crc.to_bytes(4, "big")
+    return batch, read_header(batch)
 
 
 def verify_crc(buffer: Buffer) -> bool:

@@ -91,6 +91,9 @@ def _replay(metadata: Metadata) -> None:
             if kind == "TopicCreated":
                 metadata.topic_names[record["topic_id"]] = record["name"]
                 min_isr[record["topic_id"]] = record["min_insync_replicas"]
+            elif kind == "TopicConfigured":
+                if record["name"] == "min_insync_replicas":
+                    min_isr[record["topic_id"]] = int(record["value"])
             elif kind in ("PartitionCreated", "PartitionChanged"):
                 topic_id = record["topic_id"]
                 metadata.versions.setdefault((topic_id, record["partition"]), []).append(

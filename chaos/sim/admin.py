@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.events import Connection, Plane
+from broker.quorum.image import TopicImage
 from broker.wire import frames
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import (
+    AlterTopicRequest,
+    CreatePartitionsRequest,
     CreateTopicRequest,
     CreateTopicResponse,
+    DeleteRecordsPart,
+    DeleteRecordsRequest,
     DeleteTopicRequest,
     Setting,
 )
@@ -77,8 +82,22 @@ class TopicCreation:
             self.is_done = self.is_done or exists
 
 
+CHANGES = (
+    ("retention_bytes", "4096"),
+    ("retention_bytes", "-1"),
+    ("retention_ms", "1500"),
+    ("segment_ms", "700"),
+    ("min_insync_replicas", "1"),
+    ("min_insync_replicas", "2"),
+    ("message_timestamp_type", "LogAppendTime"),
+    ("message_timestamp_type", "CreateTime"),
+)
+PARTITIONS_MAX = 5
+
+
 class TopicChurn:
-    """Creates a topic and deletes it, again and again, asking now this broker, now that."""
+    """Creates a topic, changes it, deletes its records and itself, again and again, asking now this
+    broker, now that."""
 
     def __init__(self, cluster: SimCluster, request: CreateTopicRequest, gap_ms_max: int) -> None:
         self._cluster = cluster
@@ -92,13 +111,34 @@ class TopicChurn:
         if self._is_stopped:
             return
         choices = self._cluster.choices
-        body: object = self._request
-        if self._asked % 2:
-            body = DeleteTopicRequest(self._request.name, self._request.timeout_ms)
         self._asked += 1
         node_id = choices.pick("churn: node", tuple(self._cluster.nodes))
+        image = self._cluster.newest_image()
+        topic = image.topic_named(self._request.name) if image is not None else None
+        body: object = self._request
+        if topic is not None:
+            body, node_id = self._change(topic, node_id)
         ask(self._cluster, "churn", self._asked, node_id, body, lambda answer: None)
         self._cluster.clock.after(choices.draw("churn: gap", 20, self._gap_ms_max), self._ask)
+
+    def _change(self, topic: TopicImage, node_id: int) -> tuple[object, int]:
+        """What becomes of a topic that is there, and whom to ask."""
+        choices, timeout_ms = self._cluster.choices, self._request.timeout_ms
+        what = choices.draw("churn: what", 0, 9)
+        if what < 3:
+            return DeleteTopicRequest(topic.name, timeout_ms), node_id
+        if what < 6:
+            setting = Setting(*CHANGES[choices.draw("churn: setting", 0, len(CHANGES) - 1)])
+            return AlterTopicRequest(topic.name, (setting,), timeout_ms), node_id
+        if what == 6:
+            count = min(len(topic.partitions) + 1, PARTITIONS_MAX)
+            return CreatePartitionsRequest(topic.name, count, (), timeout_ms), node_id
+        number = choices.draw("churn: partition", 0, len(topic.partitions) - 1)
+        before = choices.draw("churn: before", -1, 40)
+        part = DeleteRecordsPart(topic.topic_id, number, before)
+        leader = topic.partitions[number].leader
+        whom = leader if leader in self._cluster.nodes else node_id
+        return DeleteRecordsRequest((part,), timeout_ms), whom
 
     def stop(self) -> None:
         self._is_stopped = True

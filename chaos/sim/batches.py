@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from broker.log.log_start import LOG_START_NAME
 from broker.wire.batch_header import HEADER_BYTES, BatchHeader, read_header
 from chaos.sim.disk import SimDisk
 from chaos.sim.inodes import DirectoryView, FileView
@@ -30,6 +31,7 @@ class _Chain:
     """The files of a directory as of some version of it, and how many of them join so far."""
 
     version: int
+    start_offset: int
     files: list[FileView]
     done: int = 0
     """So many files have batches and join: the one before may not grow any more."""
@@ -54,9 +56,10 @@ class BatchReader:
         view = disk.look(directory, ".log", durable=self._durable)
         if view is None:
             return 0
+        start_offset = _log_start(view)
         chain = self._chains.get(view.key)
-        if chain is None or chain.version != view.version:
-            chain = self._chains[view.key] = _renewed(chain, view)
+        if chain is None or (chain.version, chain.start_offset) != (view.version, start_offset):
+            chain = self._chains[view.key] = _renewed(chain, view, start_offset)
         if chain.cuts != chain.count_cuts():
             chain.done = 0
         end_offset = self._follow(chain)
@@ -94,16 +97,26 @@ class BatchReader:
             read.end_offset = header.next_offset
 
 
-def _renewed(chain: _Chain | None, view: DirectoryView) -> _Chain:
-    """The chain of a directory whose names changed: what joined and is still there, joins."""
+def _log_start(view: DirectoryView) -> int:
+    """Where a log begins, by its own word: what lies below is no part of it."""
+    file = view.file(LOG_START_NAME)
+    lines = file.data.split(b"\n")[:-1] if file is not None else []
+    return int(lines[-1]) if lines else 0
+
+
+def _renewed(chain: _Chain | None, view: DirectoryView, start_offset: int) -> _Chain:
+    """The chain of a directory whose names or beginning changed: what joined and is still there,
+    joins. It begins with the file that holds the log's beginning."""
     files = view.files()
+    while len(files) > 1 and base_offset_of(files[1]) <= start_offset:
+        del files[0]
     done = 0
     if chain is not None and chain.cuts == chain.count_cuts():
         for before, now in zip(chain.files[: chain.done], files, strict=False):
             if before.key is not now.key:
                 break
             done += 1
-    renewed = _Chain(view.version, files, done)
+    renewed = _Chain(view.version, start_offset, files, done)
     renewed.cuts = renewed.count_cuts()
     return renewed
 

@@ -164,7 +164,7 @@ class SimCluster:
         self.tell(node.name, "halt", reason)
         if self.late_registrations_may_come and reason == REPLACED:
             self.clock.after(START_AGAIN_MS, lambda: self.start(node))
-        elif not node.disk_fails:
+        elif not (node.disk_fails or node.starts_on_full_disk):
             self.violate("halt", f"{node.name}: {reason}")
         # What a failing disk has not confirmed is not on it.
         self.end(node, power_loss=node.disk_fails)

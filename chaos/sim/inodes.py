@@ -175,6 +175,11 @@ class DirectoryView:
         """Grows when names change."""
         return self._node.version
 
+    def file(self, name: str) -> FileView | None:
+        """The file of this name, whatever its ending."""
+        child = (self._node.durable if self._durable else self._node.entries).get(name)
+        return FileView(name, child, self._durable) if isinstance(child, FileNode) else None
+
     def files(self) -> list[FileView]:
         entries = self._node.durable if self._durable else self._node.entries
         return [

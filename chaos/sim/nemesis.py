@@ -313,7 +313,12 @@ class Nemesis:
         if not node.is_up:
             return ""
         node.disk.capacity_bytes = node.disk.used_bytes + fault.amount
-        self._after(fault, lambda: setattr(node.disk, "capacity_bytes", 2**62))
+
+        def undo() -> None:
+            node.disk.capacity_bytes = 2**62
+            self.cluster.start(node)
+
+        self._after(fault, undo)
         return f"the disk of {node.name} has {fault.amount} bytes left {_for(fault)}"
 
     def _wipe(self, fault: Fault, node: SimNode) -> str:

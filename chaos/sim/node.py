@@ -93,6 +93,13 @@ class SimNode:
     def disk_fails(self) -> bool:
         return self.cluster.clock.now_ms <= self.disk_fails_until_ms
 
+    @property
+    def starts_on_full_disk(self) -> bool:
+        """Then it may say that it cannot, as nobody counts on it yet."""
+        broker = self.core.broker if self.core is not None else None
+        is_new = broker is None or broker.lifecycle.broker_epoch < 0
+        return is_new and self.disk.capacity_bytes < 2**62
+
     # -- processes -------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -110,6 +117,7 @@ class SimNode:
                 self.disk,
                 f"{self.name}.{self.incarnation}",
                 self.cluster.choices.draw,
+                lambda: self.clock.now_ms,
             )
             self._last_turn_ms = self.clock.now_ms
             effects = self.core.start(self.clock.now_ms)

@@ -1,4 +1,4 @@
-"""`prozess topic create|list|describe|delete`."""
+"""`prozess topic create|list|describe|alter|delete-records|delete`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SPREAD_MS = 2_000
 """How long a topic just created may be unknown to the broker that is asked about it."""
 POLL_S = 0.1
+UP_TO_HIGH_WATERMARK = -1
 DEFAULT = -1
 """Lets the cluster choose."""
 
@@ -67,7 +68,7 @@ def _assignment(
 
 @click.group(epilog="Example: prozess topic create t -p 3 && prozess topic describe t")
 def topic() -> None:
-    """Create, list, describe and delete topics."""
+    """Create, list, describe, change and delete topics."""
 
 
 @topic.command(
@@ -105,8 +106,9 @@ def create(
 ) -> int:
     """Create the topic NAME.
 
-    Settings: min_insync_replicas, flush (ack, async or always), segment_bytes, message_max_bytes.
-    They stay as they are for the life of the topic.
+    Settings: min_insync_replicas, flush (ack, async or always; fixed for the life of the topic),
+    retention_ms and retention_bytes (-1: for ever), segment_bytes, segment_ms, message_max_bytes,
+    message_timestamp_type (CreateTime or LogAppendTime).
     """
     if assignment and (partitions is not None or replication_factor is not None):
         raise click.UsageError("--assign says how many partitions and replicas: leave -p and -r")
@@ -206,6 +208,101 @@ def describe(names: Sequence[str], brokers: str | None, output: str) -> int:
     return 0
 
 
+@topic.command(
+    epilog="Example: prozess topic alter t -X retention_ms=3600000    prozess topic alter t -p 6"
+)
+@click.argument("name")
+@click.option("-p", "--partitions", type=click.IntRange(2), help="How many there shall be in all.")
+@brokers_option
+@settings_option("A topic setting, as for create; all but flush can change. Repeatable.")
+@output_option
+def alter(
+    name: str,
+    partitions: int | None,
+    brokers: str | None,
+    settings: tuple[tuple[str, str], ...],
+    output: str,
+) -> int:
+    """Change settings of the topic NAME, or give it more partitions.
+
+    Records stay where they are. With more partitions a key maps to another one than before: who
+    relies on the order of a key's records must read all old ones first.
+    """
+    if partitions is None and not settings:
+        raise click.UsageError("say what to change: -X name=value, or -p for more partitions")
+    servers = bootstrap(brokers)
+    with client_errors(), open_admin(servers) as admin:
+        before = await_topic(admin, name)
+        if settings:
+            admin.alter_topic(name, dict(settings))
+        if partitions is not None:
+            admin.create_partitions(name, partitions)
+            click.echo(
+                f"prozess: keys of {name} map to {partitions} partitions from now on, no longer to "
+                f"{len(before.partitions)}: records of one key may lie in two of them",
+                err=True,
+            )
+        info = _await_change(admin, name, settings, partitions)
+    if output == "json":
+        print_json(topic_json(info))
+    else:
+        click.echo(_headline(info))
+    return 0
+
+
+def _await_change(
+    admin: Admin, name: str, settings: tuple[tuple[str, str], ...], partitions: int | None
+) -> TopicInfo:
+    """The topic as it is now; the broker that is asked may hear of it a moment later."""
+    deadline_ns = time.monotonic_ns() + SPREAD_MS * 1_000_000
+    while True:
+        info = await_topic(admin, name)
+        told = {item.name: item.value for item in info.settings}
+        is_told = all(told.get(key) == value for key, value in dict(settings).items())
+        if is_told and len(info.partitions) >= (partitions or 0):
+            return info
+        if time.monotonic_ns() >= deadline_ns:
+            return info
+        time.sleep(POLL_S)
+
+
+@topic.command(
+    "delete-records",
+    epilog="Example: prozess topic delete-records t -p 0 -o 5000    "
+    "prozess topic delete-records t --all",
+)
+@click.argument("name")
+@click.option("-p", "--partition", type=click.IntRange(0), help="Of which partition.")
+@click.option("-o", "--offset", type=click.IntRange(0), help="The first offset that stays.")
+@click.option("--all", "is_all", is_flag=True, help="All that is committed, of every partition.")
+@brokers_option
+@output_option
+def delete_records(
+    name: str,
+    partition: int | None,
+    offset: int | None,
+    is_all: bool,
+    brokers: str | None,
+    output: str,
+) -> int:
+    """Delete the oldest records of the topic NAME; say where its partitions begin now."""
+    if is_all == (partition is not None and offset is not None):
+        raise click.UsageError("take -p and -o, or --all")
+    servers = bootstrap(brokers)
+    with client_errors(), open_admin(servers) as admin:
+        info = await_topic(admin, name)
+        wanted = dict.fromkeys(range(len(info.partitions)), UP_TO_HIGH_WATERMARK)
+        if partition is not None and offset is not None:
+            wanted = {partition: offset}
+        began = admin.delete_records(name, wanted)
+    if output == "json":
+        print_json([{"partition": key, "log_start_offset": at} for key, at in began.items()])
+    else:
+        rows = [(str(key), str(at)) for key, at in began.items()]
+        click.echo(table([("partition", "begins at"), *rows]))
+    return 0
+
+
 @topic.command(epilog="Example: prozess topic delete t")
 @click.argument("name")
 @click.option("--if-exists", is_flag=True, help="It is fine if there is no such topic.")
@@ -236,8 +333,7 @@ def _headline(info: TopicInfo) -> str:
     return (
         f"topic {info.name}  id {info.topic_id}  {count} partition{'s' if count != 1 else ''}  "
         f"{factor} replica{'s' if factor != 1 else ''}  "
-        f"min_insync_replicas={info.min_insync_replicas} flush={info.flush} "
-        f"message_max_bytes={info.message_max_bytes}"
+        + " ".join(f"{item.name}={item.value}" for item in info.settings)
     )
 
 
@@ -267,6 +363,7 @@ def topic_json(info: TopicInfo) -> dict[str, Any]:
         "min_insync_replicas": info.min_insync_replicas,
         "flush": info.flush,
         "message_max_bytes": info.message_max_bytes,
+        "settings": {item.name: item.value for item in info.settings},
         "partitions": [
             {
                 "partition": part.partition,

@@ -63,6 +63,7 @@ class Voters:
                 self.disks[voter.node_id],
                 "first",
                 lambda label, low, high, voter=voter: low + 20 * voter.node_id,
+                lambda: 0,
             )
             self._carry_out(voter.node_id, self.cores[voter.node_id].start(self.now_ms))
         self.deliver()
@@ -220,6 +221,7 @@ def test_a_voter_whose_log_is_not_on_disk_sends_observers_to_another() -> None:
         SimDisk(),
         "second",
         lambda label, low, high: low,
+        lambda: 0,
     )
     core.start(0)
     request = MetadataFetchRequest("voters", 8, 1, 500, 1_000, 0, 0)

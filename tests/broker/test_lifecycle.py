@@ -246,7 +246,7 @@ def test_a_voter_with_another_disk_and_nobody_to_ask_says_so() -> None:
         voters=(VoterAddress(1, "disk1", "127.0.0.1", 2),),
     )
     identity = Identity("staged", 1, "another disk")
-    core = NodeCore(config, identity, SimDisk(), "first", lambda label, low, high: low)
+    core = NodeCore(config, identity, SimDisk(), "first", lambda label, low, high: low, lambda: 0)
     effects = core.start(0)
     assert len(effects) == 1
     assert isinstance(effects[0], Halt)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.wire.errors import ErrorCode
-from broker.wire.messages import PartitionInfo, TopicInfo
+from broker.wire.messages import PartitionInfo, Setting, TopicInfo
 from client.cli import topic
 from client.cli.tables import table
 from client.cli.topic import parse_assignment, topic_json
@@ -17,6 +17,7 @@ INFO = TopicInfo(
     2,
     "ack",
     1_048_588,
+    (Setting("retention_ms", "5"),),
     (
         PartitionInfo(0, 1, 4, 7, (1, 4, 5), (1, 5)),
         PartitionInfo(1, -1, 4, 9, (4, 5, 1), ()),

@@ -405,7 +405,7 @@ class FakeCluster:
             topic = self.topics.get(name)
             if topic is None:
                 code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-                topics.append(TopicInfo(code, name, "", 0, "", 0, ()))
+                topics.append(TopicInfo(code, name, "", 0, "", 0, (), ()))
                 continue
             partitions = tuple(
                 PartitionInfo(number, state.leader, state.leader_epoch, 0, (1,), (1,))
@@ -413,7 +413,7 @@ class FakeCluster:
             )
             limit = topic.message_max_bytes
             none = ErrorCode.NONE
-            topics.append(TopicInfo(none, name, topic.topic_id, 1, "ack", limit, partitions))
+            topics.append(TopicInfo(none, name, topic.topic_id, 1, "ack", limit, (), partitions))
         return MetadataResponse("fake", self._index, 1, tuple(brokers), tuple(topics))
 
     def _list_offsets(self, part: ListOffsetsPart) -> ListOffsetsPartResult:

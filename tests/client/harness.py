@@ -75,7 +75,7 @@ class World:
 
     def topic(self, name: str) -> TopicInfo:
         if self.topic_error is not ErrorCode.NONE:
-            return TopicInfo(self.topic_error, name, "", 0, "", 0, ())
+            return TopicInfo(self.topic_error, name, "", 0, "", 0, (), ())
         partitions = tuple(
             PartitionInfo(number, leader, leader_epoch, 0, (1, 2, 3), (1, 2, 3))
             for number, (leader, leader_epoch) in enumerate(
@@ -83,7 +83,7 @@ class World:
             )
         )
         limit = self.message_max_bytes
-        return TopicInfo(ErrorCode.NONE, name, self.topic_id, 2, "ack", limit, partitions)
+        return TopicInfo(ErrorCode.NONE, name, self.topic_id, 2, "ack", limit, (), partitions)
 
 
 class Harness:

@@ -55,7 +55,7 @@ def metadata(config: NodeConfig) -> MetadataResponse:
         metadata_index=10,
         controller_id=1,
         brokers=(BrokerEndpoint(config.node_id, config.host, config.broker_port, 5, False),),
-        topics=(TopicInfo(ErrorCode.NONE, "t", TOPIC_ID, 1, "ack", 1_000_000, (part,)),),
+        topics=(TopicInfo(ErrorCode.NONE, "t", TOPIC_ID, 1, "ack", 1_000_000, (), (part,)),),
     )
 
 

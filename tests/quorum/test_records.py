@@ -88,6 +88,7 @@ def test_tags_are_for_ever() -> None:
         5: "PartitionCreated",
         6: "PartitionChanged",
         7: "ProducerIdsAllocated",
+        8: "TopicConfigured",
     }
 
 

@@ -103,6 +103,8 @@ class Stage:
     def __init__(self, disk: SimDisk | None = None, incarnation: str = "first") -> None:
         self.disk = disk or SimDisk()
         self.now_ms = 10_000
+        self.wall_ms = 2_000
+        """The time of day, a second after the records of `batch`."""
         self.config = NodeConfig(
             node_id=1,
             cluster_id="staged",
@@ -119,6 +121,7 @@ class Stage:
             self.disk,
             incarnation,
             lambda label, low, high: low,
+            lambda: self.wall_ms,
         )
         self.effects: list[Effect] = []
         """All effects so far, in order."""
