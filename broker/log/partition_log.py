@@ -86,7 +86,8 @@ class PartitionLog:
         """Files that were emptied and are not known to be so on disk: no appends meanwhile."""
         self._below: list[str] = []
         """Files below the log's beginning: to be removed once that is on disk."""
-        self._durable_start = self._start_in_flight = self.log_start_offset
+        self.durable_start = self._start_in_flight = self.log_start_offset
+        """What is on disk of where the log begins."""
         self._below_in_flight: list[str] = []
         """Those for which the sync under way will say so."""
         self._begun_since_cut = False
@@ -136,11 +137,6 @@ class PartitionLog:
         """How far this replica vouches for its log: what is on disk, or under flush=async what is
         written."""
         return self.log_end_offset if self.flush == "async" else self._sync.synced_end
-
-    @property
-    def durable_start(self) -> int:
-        """Where the log certainly begins, whatever happens: what is on disk."""
-        return self._durable_start
 
     @property
     def last_fetched_epoch(self) -> int:
@@ -334,6 +330,10 @@ class PartitionLog:
         self.epochs.forget_below(self._segments[0].base_offset)
         self.derived.raise_start(self._segments[0].base_offset)
 
+    def leave_below(self, paths: list[str]) -> None:
+        """Files that a recovery found below the beginning, which is not known to be on disk."""
+        self._below += paths
+
     def roll(self) -> None:
         """Begin a new file, so that the last one takes no more bytes. DiskError if not now."""
         if self._segments[-1].size_bytes and self.is_open:
@@ -460,7 +460,7 @@ class PartitionLog:
             self.removals += derived_paths(path)
         self._dropped = []
         self._below_in_flight = []
-        self._durable_start = self._start_in_flight
+        self.durable_start = self._start_in_flight
         self._sync.synced_end = end_offset
         return True
 

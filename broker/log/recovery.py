@@ -183,6 +183,9 @@ class _Scan:
         self._segments = segments
         self._kept: list[Segment] = []
         self._dropped: list[Segment] = []
+        self._below: list[Segment] = []
+        """Below the log's beginning. They are left alone until that is on disk: else a power loss
+        could leave the older beginning and not what stood there."""
         self._cuts: list[tuple[Segment, int]] = []
         """(segment, size to cut it to)"""
         self._chain_start = chain_start
@@ -204,7 +207,8 @@ class _Scan:
         ended = False
         for segment in self._segments:
             if ended or segment.base_offset != self._next_offset:
-                self._dropped.append(segment)
+                is_below = segment.base_offset < self._chain_start
+                (self._below if is_below else self._dropped).append(segment)
                 # An empty file may lie anywhere, and an old one before the beginning; any other
                 # proves that the chain is broken.
                 ended = ended or (
@@ -221,8 +225,9 @@ class _Scan:
                 ended = True
         if self._next_offset < self._start_offset:
             # All that is left was to be deleted anyway: the log is empty.
-            self._dropped += self._kept
+            self._below += self._kept
             self._kept = []
+            self._cuts = []
             self._next_offset = self._start_offset
             self._epochs = LeaderEpochs()
             self._producers = ProducerStateTable(self._start_offset)
@@ -328,6 +333,8 @@ class _Scan:
         for segment in self._dropped:
             segment.cut(0, segment.base_offset)
             segment.file.close()
+        for segment in self._below:
+            segment.file.close()
         if not self._kept:
             first = Segment(disk, found.directory, self._start_offset, index_interval_bytes)
             self._kept.append(first)
@@ -359,6 +366,7 @@ class _Scan:
             if name.endswith((DELETED_SUFFIX, TEMPORARY_SUFFIX))
         ]
         log.distrust_cuts([segment.path for segment in self._dropped])
+        log.leave_below([segment.path for segment in self._below])
         cut = [segment for segment, _ in self._cuts]
         log.distrust(
             [f"{found.directory}/{name}" for name in names if name == LOG_START_NAME]

@@ -1,9 +1,9 @@
 """Crash at every change of the disk, both ways, and see that the log kept its word.
 
-A random script of appends, truncations, restarts, syncs and checkpoints runs until the n-th change
-of the disk, for every n. What recovery then finds must be a history that the log went through:
-everything below the synced end at the crash byte for byte, and beyond that a prefix of what was in
-the log since. Then life goes on, and another crash comes.
+A random script of appends, cuts at both ends, restarts, syncs and checkpoints runs until the n-th
+change of the disk, for every n. What recovery then finds must be a history that the log went
+through: everything below the synced end at the crash byte for byte, and beyond that a prefix of
+what was in the log since. Then life goes on, and another crash comes.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def ends_of(history: History) -> list[int]:
     return [base_offset + read_header(data).last_offset_delta + 1 for base_offset, data in history]
 
 
+def from_start(history: History, start_offset: int) -> list[bytes]:
+    """The batches of which some record stands at `start_offset` or above."""
+    return [data for _, data in history if read_header(data).next_offset > start_offset]
+
+
 @dataclass
 class Driver:
     """Runs a script against a log and remembers all that may lawfully be found after a crash."""
@@ -53,7 +58,8 @@ class Driver:
     history: History = field(default_factory=list)
     possible: list[History] = field(default_factory=list)
     """Histories of the log since its last completed sync; each prefix of one may be found."""
-    start_offset: int = 0
+    starts: list[int] = field(default_factory=lambda: [0])
+    """Where the log may begin: as promised, or as it was told since."""
     promised_end: int = 0
     high_watermark: int = 0
     highest_mark: int = 0
@@ -81,6 +87,7 @@ class Driver:
             + [self.checkpoint] * 2
             + [self.finish_store] * 5
             + [self.truncate] * 2
+            + [self.delete] * 2
             + [self.advance] * 2
             + [self.append_in_vain]
             + [self.restart] * (self.random.random() < 0.4)
@@ -153,6 +160,7 @@ class Driver:
         if counted:
             assert self.log.synced_end == request.end_offset >= before
             self.promised_end = self.log.synced_end
+            del self.starts[: self.starts.index(self.log.durable_start)]
         else:
             assert self.log.synced_end == before
 
@@ -183,6 +191,13 @@ class Driver:
             self.history = kept
             self.leader_epoch += self.random.randint(0, 1)
 
+    def delete(self) -> None:
+        """The log begins later: somewhere within what is committed."""
+        offset = self.random.randint(self.log.log_start_offset, self.high_watermark)
+        if offset > self.log.log_start_offset:
+            self.starts.append(offset)
+            self.log.raise_start_to(offset)
+
     def restart(self) -> None:
         """The leader's log begins above our end; all that we had is of no use."""
         offset = max(self.log.log_end_offset, self.highest_mark) + self.random.randint(0, 3)
@@ -190,6 +205,7 @@ class Driver:
         self.possible.append([])
         self.promised_end = 0
         self.high_watermark = offset
+        self.starts.append(offset)
         self.log.restart_at(offset)
         self.history = []
 
@@ -207,26 +223,31 @@ class Driver:
         # A restart may reach the disk before a truncation that came earlier: the log is then an
         # older one, from the new beginning on.
         start_offset = self.log.log_start_offset
-        assert start_offset == 0 or self.restarted
-        prefixes = [
-            b"".join(data for offset, data in history if offset >= start_offset)
-            for history in self.possible
-        ]
+        assert start_offset in self.starts or (start_offset == 0 and self.manager.damages)
+        prefixes = [b"".join(from_start(history, start_offset)) for history in self.possible]
         assert any(whole.startswith(found) for whole in [*prefixes, b""]), "invented"
         assert self.log.log_end_offset >= self.promised_end, "lost"
         assert self.log.synced_end <= self.log.log_end_offset
         promised = b"".join(
             data
-            for (_, data), end in zip(self.history, ends_of(self.history), strict=True)
-            if end <= self.promised_end
+            for data in from_start(self.history, start_offset)
+            if read_header(data).next_offset <= self.promised_end
         )
-        assert found.startswith(promised), "changed"
+        # What was below the beginning may be there again, if that was not on disk.
+        assert promised in found, "changed"
 
     def go_on(self) -> None:
         """Take what was found as the history from now on."""
         found = read_all(self.log)
         position = 0
-        self.history = []
+        start_offset = self.log.log_start_offset
+        self.starts.append(start_offset)
+        # A beginning that is not on disk may be an older one again: with what stood there.
+        self.history = [
+            (offset, data)
+            for offset, data in self.history
+            if read_header(data).next_offset <= start_offset
+        ]
         while position < len(found):
             header = read_header(found, position)
             self.history.append(
