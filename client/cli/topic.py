@@ -268,32 +268,32 @@ def _await_change(
 
 @topic.command(
     "delete-records",
-    epilog="Example: prozess topic delete-records t -p 0 -o 5000    "
+    epilog="Example: prozess topic delete-records t -p 0 --before 5000    "
     "prozess topic delete-records t --all",
 )
 @click.argument("name")
 @click.option("-p", "--partition", type=click.IntRange(0), help="Of which partition.")
-@click.option("-o", "--offset", type=click.IntRange(0), help="The first offset that stays.")
+@click.option("--before", type=click.IntRange(0), help="The first offset that stays.")
 @click.option("--all", "is_all", is_flag=True, help="All that is committed, of every partition.")
 @brokers_option
 @output_option
 def delete_records(
     name: str,
     partition: int | None,
-    offset: int | None,
+    before: int | None,
     is_all: bool,
     brokers: str | None,
     output: str,
 ) -> int:
     """Delete the oldest records of the topic NAME; say where its partitions begin now."""
-    if is_all == (partition is not None and offset is not None):
-        raise click.UsageError("take -p and -o, or --all")
+    if is_all == (partition is not None and before is not None):
+        raise click.UsageError("take -p and --before, or --all")
     servers = bootstrap(brokers)
     with client_errors(), open_admin(servers) as admin:
         info = await_topic(admin, name)
         wanted = dict.fromkeys(range(len(info.partitions)), UP_TO_HIGH_WATERMARK)
-        if partition is not None and offset is not None:
-            wanted = {partition: offset}
+        if partition is not None and before is not None:
+            wanted = {partition: before}
         began = admin.delete_records(name, wanted)
     if output == "json":
         print_json([{"partition": key, "log_start_offset": at} for key, at in began.items()])

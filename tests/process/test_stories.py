@@ -168,6 +168,33 @@ def test_a_leaders_log_rots_and_nobody_reads_it_or_misses_a_record(three: Story)
     assert compared.returncode == 0, (out, complaints)
 
 
+def test_a_topic_grows_and_loses_its_beginning_for_good(three: Story) -> None:
+    """Deleted records are gone on every replica: a kill of all three does not bring them back."""
+    three.create_topic("life")
+    with Producer(bootstrap_servers=three.bootstrap) as producer:
+        for number in range(100):
+            producer.send("life", b"%d" % number, partition=0)
+        producer.flush(20)
+    grown = prozess(three, "topic", "alter", "life", "-p", "3", "-X", "retention_ms=3600000")
+    out, complaints = grown.communicate()
+    assert grown.returncode == 0, complaints
+    assert b"3 partitions" in out
+    assert b"retention_ms=3600000" in out
+    assert b"keys of life map to 3 partitions" in complaints
+    deleted = prozess(three, "topic", "delete-records", "life", "-p", "0", "--before", "60")
+    out, complaints = deleted.communicate()
+    assert deleted.returncode == 0, complaints
+    assert out.split() == [b"partition", b"begins", b"at", b"0", b"60"]
+    for node_id in three.cluster.node_ids:
+        three.cluster.kill(node_id)
+    three.restart(three.cluster.node_ids)
+    three.wait_equal("life")
+    consumed = prozess(three, "consume", "life", "-e")
+    out, complaints = consumed.communicate()
+    assert consumed.returncode == 0, complaints
+    assert out.split() == [b"%d" % number for number in range(60, 100)]
+
+
 def test_without_a_quorum_nothing_is_acknowledged_and_afterwards_all_goes_on(three: Story) -> None:
     """Two of three combined nodes are gone: no quorum, so the ISR cannot shrink and the record
     cannot be committed; its outcome is unknown, and the watermark stands still."""

@@ -16,6 +16,7 @@ from broker.quorum.records import (
     ProducerIdsAllocated,
     Record,
     RegisterBroker,
+    TopicConfigured,
     TopicCreated,
     TopicDeleted,
     decode_entry,
@@ -26,8 +27,10 @@ from broker.wire.messages import (
     AlterPartitionPart,
     AlterPartitionRequest,
     AlterPartitionResponse,
+    AlterTopicRequest,
     BrokerHeartbeatRequest,
     BrokerRegistrationRequest,
+    CreatePartitionsRequest,
     CreateTopicRequest,
     DamagedReplica,
     DeleteTopicRequest,
@@ -106,6 +109,8 @@ class Play:
                 self.names[record.topic_id] = record.name
                 settings = f"min={record.min_insync_replicas} flush={record.flush}"
                 return f"topic {record.name} created {settings}"
+            case TopicConfigured():
+                return f"topic {self.topic_name(record.topic_id)} {record.name}={record.value}"
             case TopicDeleted():
                 return f"topic {self.topic_name(record.topic_id)} deleted"
             case PartitionCreated():
@@ -232,6 +237,25 @@ class Play:
             tuple(damaged),
         )
         return self.decided(self.controller.heartbeat(request, self.next_index, self.now_ms))
+
+    def do_configure(self, command: Command) -> str:
+        """configure NAME setting=value …"""
+        settings = tuple(Setting(name, command.text_of(name)) for name in command.options)
+        request = AlterTopicRequest(command.word(0), settings, 1_000)
+        return self.decided(self.controller.alter_topic(request, self.next_index, self.now_ms))
+
+    def do_grow(self, command: Command) -> str:
+        """grow NAME COUNT [replicas=1,2;2,3]"""
+        text = command.text_of("replicas", "")
+        assignments = tuple(
+            tuple(int(node_id) for node_id in row.split(",")) for row in text.split(";") if row
+        )
+        request = CreatePartitionsRequest(
+            command.word(0), command.word_number(1), assignments, 1_000
+        )
+        return self.decided(
+            self.controller.create_partitions(request, self.next_index, self.now_ms)
+        )
 
     def do_alter(self, command: Command) -> str:
         """alter LEADER t/0 isr=1,2:8 [le=] [pe=] [epoch=]; `2:8` names the member's broker epoch"""
