@@ -345,6 +345,7 @@ class BrokerPart:
         self.replicas.retire()
         for parked in self.purgatory.fetches_on(partition.key for partition in partitions):
             self.fetch.on_touched(parked)
+        self.fetch.on_settled(partitions, 0)
 
     # -- a stop in good order --------------------------------------------------------------------
 
@@ -439,6 +440,7 @@ class BrokerPart:
             self.delete_records.on_settled(partition)
         for parked in self.purgatory.fetches_on(partition.key for partition in settled.touched):
             self.fetch.on_touched(parked)
+        self.fetch.on_settled(settled.touched, now_ms)
         if not self._alter_in_flight and now_ms >= self._next_alter_ms:
             request = self.replicas.make_alter_request()
             if request is not None:

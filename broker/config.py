@@ -57,6 +57,8 @@ class NodeConfig:
     replica_fetch_timeout_ms: int = 1_500
     """A fetch unanswered for so long closes and replaces its connection."""
     replica_fetch_backoff_ms: int = 100
+    replica_fetch_session_partitions: int = 200
+    """From so many on a link on, a round lists only what has changed."""
     replica_fetch_max_bytes: int = 1_048_576
     replica_fetch_response_max_bytes: int = 10_485_760
     message_max_bytes: int = 1_048_588

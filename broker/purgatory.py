@@ -62,6 +62,7 @@ class ParkedFetch:
     request: FetchRequest
     deadline_ms: int
     keys: tuple[PartitionKey, ...]
+    """Those that wake it; none if it is a session's, which knows better."""
 
 
 @dataclass(slots=True)

@@ -7,13 +7,15 @@ effect on what the leader knows of the follower.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from broker.events import Connection
+from broker.handlers.fetch_sessions import FetchSession, FetchSessions
 from broker.log.errors import CorruptFile
 from broker.outbox import Outbox
 from broker.ports import Buffer
-from broker.purgatory import ParkedFetch, Purgatory
+from broker.purgatory import ParkedFetch, PartitionKey, Purgatory
 from broker.replica.partition import Partition, PartitionRole
 from broker.replica.replica_manager import ReplicaManager
 from broker.wire.errors import ErrorCode
@@ -29,6 +31,7 @@ from broker.wire.messages import (
 ANSWER_BYTES_MAX = 1_048_576
 """Bytes read for one answer in one turn; the loop must not be held up by a big read."""
 PARKED_MS_MAX = 60_000
+UNKNOWN_MARK = -1
 
 
 class _Look(NamedTuple):
@@ -50,45 +53,88 @@ class FetchHandler:
         self.outbox = outbox
         self._counter = 0
         self._parked_of_follower: dict[int, Connection] = {}
+        self.sessions = FetchSessions()
+        self._parked_sessions: dict[Connection, FetchSession] = {}
 
     def handle(
         self, connection: Connection, correlation_id: int, request: FetchRequest, now_ms: int
     ) -> None:
         """A newer fetch of a connection, or of a follower, replaces the one that is parked."""
         self._answer_parked(connection)
-        looks = [self._look(request, part) for part in request.parts]
+        session: FetchSession | None = None
+        if request.session is not None and request.replica_id != CONSUMER_REPLICA_ID:
+            session = self.sessions.take(request)
+            if session is None:
+                self._reply_lost(connection, correlation_id, request)
+                return
+        parts = request.parts if session is None else session.due_parts()
+        looks = [self._look(request, part) for part in parts]
         if request.replica_id != CONSUMER_REPLICA_ID:
             parked_at = self._parked_of_follower.pop(request.replica_id, None)
             if parked_at is not None:
                 self._answer_parked(parked_at)
-            self._note_follower(request, looks, now_ms)
-        keys = tuple((part.topic_id, part.partition) for part in request.parts)
+            self._note_follower(request, looks, session, now_ms)
+        keys: tuple[PartitionKey, ...] = ()
+        if session is None:
+            keys = tuple((part.topic_id, part.partition) for part in request.parts)
         wait_ms = min(max(request.max_wait_ms, 0), PARKED_MS_MAX)
         parked = ParkedFetch(connection, correlation_id, request, now_ms + wait_ms, keys)
         if wait_ms and self._should_wait(request, looks):
             self.purgatory.park_fetch(parked)
+            if session is not None:
+                session.parked = parked
+                self._parked_sessions[connection] = session
             if request.replica_id != CONSUMER_REPLICA_ID:
                 self._parked_of_follower[request.replica_id] = connection
         else:
-            self._answer(parked, looks)
+            self._answer(parked, looks, session)
+
+    def _reply_lost(
+        self, connection: Connection, correlation_id: int, request: FetchRequest
+    ) -> None:
+        self._counter += 1
+        response = FetchResponse(request.fetch_round, self._counter, (), session_lost=True)
+        self.outbox.reply(connection, correlation_id, response)
 
     def _answer_parked(self, connection: Connection) -> None:
         parked = self.purgatory.take_fetch(connection)
         if parked is not None:
+            self._unpark(parked)
             self._reply(parked, (), [])
+
+    def _unpark(self, parked: ParkedFetch) -> FetchSession | None:
+        session = self._parked_sessions.pop(parked.connection, None)
+        if session is not None:
+            session.parked = None
+        return session
+
+    def on_settled(self, partitions: Sequence[Partition], now_ms: int) -> None:
+        """Partitions have changed: answer the rounds of sessions that it is news for."""
+        for session in self.sessions.touch(partition.key for partition in partitions):
+            parked = session.parked
+            assert parked is not None
+            looks = [self._look(parked.request, part) for part in session.due_parts()]
+            self._note_follower(parked.request, looks, session, now_ms)
+            if not self._should_wait(parked.request, looks):
+                self.purgatory.take_fetch(parked.connection)
+                self._answer(parked, looks, self._unpark(parked))
 
     def on_touched(self, parked: ParkedFetch) -> None:
         """Something a parked fetch names has changed: answer it if there is something to say."""
         looks = [self._look(parked.request, part) for part in parked.request.parts]
         if not self._should_wait(parked.request, looks):
             self.purgatory.take_fetch(parked.connection)
-            self._answer(parked, looks)
+            self._answer(parked, looks, None)
 
     def answer(self, parked: ParkedFetch) -> None:
         """Answer a fetch whose time is over, with whatever there is."""
-        self._answer(parked, [self._look(parked.request, part) for part in parked.request.parts])
+        session = self._unpark(parked)
+        parts = parked.request.parts if session is None else session.due_parts()
+        self._answer(parked, [self._look(parked.request, part) for part in parts], session)
 
-    def _answer(self, parked: ParkedFetch, looks: list[_Look]) -> None:
+    def _answer(
+        self, parked: ParkedFetch, looks: list[_Look], session: FetchSession | None
+    ) -> None:
         budget_bytes = min(parked.request.max_bytes, ANSWER_BYTES_MAX)
         results: list[FetchPartResult] = []
         frames: list[Buffer] = []
@@ -97,11 +143,15 @@ class FetchHandler:
                 data = _read(look, budget_bytes)
             except CorruptFile as error:
                 look, data = self._damaged(look, error), b""
+            if session is not None and not _note_told(session, look, bool(data)):
+                continue
             results.append(_result(look, bool(data)))
             if data:
                 frames.append(data)
                 budget_bytes -= len(data)
         self._reply(parked, tuple(results), frames)
+        if session is not None:
+            session.told_counter = self._counter
 
     def _reply(
         self, parked: ParkedFetch, results: tuple[FetchPartResult, ...], frames: list[Buffer]
@@ -122,9 +172,21 @@ class FetchHandler:
         self.replicas.damages.find(look.partition, error)
         return look._replace(error=ErrorCode.CORRUPT_MESSAGE)
 
-    def _note_follower(self, request: FetchRequest, looks: list[_Look], now_ms: int) -> None:
-        """Count a follower's ends, once per fetch and only where its history is ours."""
+    def _note_follower(
+        self,
+        request: FetchRequest,
+        looks: list[_Look],
+        session: FetchSession | None,
+        now_ms: int,
+    ) -> None:
+        """Count a follower's ends, once for each time it tells them and only where its history is
+        ours."""
         for look in looks:
+            key = (look.part.topic_id, look.part.partition)
+            if session is not None and key not in session.unnoted:
+                continue
+            if session is not None and look.divergence is not None:
+                del session.unnoted[key]  # it will cut, and tell its new end
             if look.error is ErrorCode.NONE and look.divergence is None:
                 assert look.partition is not None
                 look.partition.on_follower_fetch(
@@ -136,6 +198,8 @@ class FetchHandler:
                     look.part.log_start_offset,
                 )
                 self.replicas.touched[look.partition.key] = look.partition
+                if session is not None:
+                    del session.unnoted[key]
 
     # -- one partition ---------------------------------------------------------------------------
 
@@ -147,7 +211,10 @@ class FetchHandler:
         is_consumer = request.replica_id == CONSUMER_REPLICA_ID
         end_offset = partition.high_watermark if is_consumer else log.log_end_offset
         divergence: tuple[int, int] | None = None
-        if part.fetch_offset < log.log_start_offset:
+        start_offset = log.log_start_offset
+        if part.fetch_offset < start_offset and not is_consumer:
+            start_offset = log.first_batch_offset  # who copies needs the whole batch
+        if part.fetch_offset < start_offset:
             # Even when diverging: the cut would lie below our log (KAFKA-12996).
             error = ErrorCode.OFFSET_OUT_OF_RANGE
         elif part.last_fetched_epoch >= 0:
@@ -226,6 +293,28 @@ def _read(look: _Look, budget_bytes: int) -> bytes:
     assert look.partition is not None
     max_bytes = min(part.max_bytes, budget_bytes)
     return look.partition.log.read(part.fetch_offset, max_bytes, look.end_offset)
+
+
+def _note_told(session: FetchSession, look: _Look, has_batches: bool) -> bool:
+    """Whether the answer has something to say of a partition; it stays due until that is sure to
+    have arrived, or if there was no room for its bytes."""
+    key = (look.part.topic_id, look.part.partition)
+    if look.error is not ErrorCode.NONE or look.divergence is not None:
+        session.is_told(key, UNKNOWN_MARK)  # the watermark beside it is not taken
+        return True
+    assert look.partition is not None
+    if has_batches:
+        session.is_told(key, look.partition.high_watermark)
+        return True
+    if look.part.fetch_offset < look.end_offset:
+        return False
+    if session.marks.get(key, UNKNOWN_MARK) == look.partition.high_watermark and (
+        look.part.log_start_offset >= look.partition.log.log_start_offset
+    ):
+        del session.due[key]
+        return False
+    session.is_told(key, look.partition.high_watermark)
+    return True
 
 
 def _result(look: _Look, has_batches: bool) -> FetchPartResult:

@@ -67,7 +67,7 @@ class ProduceHandler:
             count,
         )
         for index, part in enumerate(request.parts):
-            refusal = self._produce_part(parked, index, part, payload[index])
+            refusal = self._produce_part(parked, index, part, payload[index], now_ms)
             if refusal is not None:
                 self._resolve(parked, index, refusal)
         if parked.open_parts:
@@ -76,7 +76,7 @@ class ProduceHandler:
             self._answer(parked)
 
     def _produce_part(
-        self, parked: ParkedProduce, index: int, part: ProducePart, batch: Buffer
+        self, parked: ParkedProduce, index: int, part: ProducePart, batch: Buffer, now_ms: int
     ) -> ProducePartResult | None:
         """Append one batch and let it wait, or return why not."""
         key = (part.topic_id, part.partition)
@@ -97,7 +97,7 @@ class ProduceHandler:
                 detail=f"{header.size_bytes} bytes, "
                 f"message_max_bytes is {partition.config.message_max_bytes}",
             )
-        return self._append(parked, index, partition, batch, header)
+        return self._append(parked, index, partition, batch, header, now_ms)
 
     def _refuse_partition(
         self, key: PartitionKey, partition: Partition | None, part: ProducePart, acks: int
@@ -134,6 +134,7 @@ class ProduceHandler:
         partition: Partition,
         batch: Buffer,
         header: BatchHeader,
+        now_ms: int,
     ) -> ProducePartResult | None:
         key = partition.key
         verdict = partition.log.producers.verdict(header)
@@ -153,7 +154,7 @@ class ProduceHandler:
             if partition.config.message_timestamp_type == LOG_APPEND_TIME:
                 batch, header = stamp_append_time(batch, self.wall_ms())
             try:
-                base_offset = partition.append(batch, header)
+                base_offset = partition.append(batch, header, now_ms)
             except DiskError as error:
                 if not error.unchanged:
                     raise

@@ -14,8 +14,9 @@ import errno
 from collections.abc import Iterator
 
 from broker.log import reading
+from broker.log.continuation import check_continuation
 from broker.log.derived_files import DerivedFiles, derived_paths
-from broker.log.errors import LogMismatch, OffsetOutOfRange
+from broker.log.errors import OffsetOutOfRange
 from broker.log.leader_epochs import LeaderEpochs
 from broker.log.log_start import write_log_start
 from broker.log.producer_state import ProducerStateTable
@@ -23,7 +24,6 @@ from broker.log.segment import SEGMENT_BYTES_MAX, Segment
 from broker.log.sync_state import SyncRequest, SyncState
 from broker.ports import Buffer, Disk, DiskError
 from broker.wire.batch_header import BatchHeader, prefix
-from broker.wire.record_batch import CorruptBatch, iterate_batches, verify_crc
 
 __all__ = ["PartitionLog", "SyncRequest"]
 
@@ -139,6 +139,14 @@ class PartitionLog:
         return self.log_end_offset if self.flush == "async" else self._sync.synced_end
 
     @property
+    def first_batch_offset(self) -> int:
+        """Where the batch begins that holds the log's first record."""
+        if self.log_start_offset == self.log_end_offset:
+            return self.log_start_offset
+        slot = reading.slot_of(self._segments, self.log_start_offset)
+        return self._segments[slot].position_of(self.log_start_offset)[0]
+
+    @property
     def last_fetched_epoch(self) -> int:
         """The leader epoch of the last batch, as a follower tells it to its leader."""
         return self.last_batch_epoch
@@ -182,7 +190,9 @@ class PartitionLog:
         not going back. CorruptBatch or LogMismatch otherwise, with nothing written; DiskError as
         for a leader.
         """
-        headers = self._check_continuation(data)
+        headers = check_continuation(
+            data, self.directory, self.log_end_offset, self.last_batch_epoch
+        )
         last = headers[-1]
         segment = self._segment_for(len(data), last.last_offset, last.max_timestamp_ms)
         position = self._write(segment, (data,))
@@ -190,29 +200,6 @@ class PartitionLog:
             self._note(segment, position, header, header.base_offset, header.leader_epoch)
             position += header.size_bytes
         return self.log_end_offset
-
-    def _check_continuation(self, data: Buffer) -> list[BatchHeader]:
-        headers: list[BatchHeader] = []
-        offset, leader_epoch, size_bytes = self.log_end_offset, self.last_batch_epoch, 0
-        for header, batch in iterate_batches(data):
-            if header.base_offset != offset or header.last_offset_delta < 0:
-                raise LogMismatch(
-                    f"{self.directory}: batch of offsets {header.base_offset} to "
-                    f"{header.last_offset} where {offset} is next"
-                )
-            if header.leader_epoch < leader_epoch:
-                raise LogMismatch(
-                    f"{self.directory}: leader epoch {header.leader_epoch} at offset {offset} "
-                    f"after {leader_epoch}"
-                )
-            if not verify_crc(batch):
-                raise CorruptBatch(size_bytes, f"checksum mismatch at offset {offset}")
-            headers.append(header)
-            offset, leader_epoch = header.next_offset, header.leader_epoch
-            size_bytes += header.size_bytes
-        if not headers or size_bytes != len(data):
-            raise CorruptBatch(size_bytes, "the last batch is cut short")
-        return headers
 
     def _segment_for(self, size_bytes: int, last_offset: int, timestamp_ms: int) -> Segment:
         if self._broken or self._sync.failed:
@@ -287,10 +274,12 @@ class PartitionLog:
         """Whole contiguous batches from the one that holds `offset`, all below `end_offset`.
 
         At most `max_bytes`, but at least one batch if there is one; b"" if there is none.
-        OffsetOutOfRange outside the log; CorruptFile where the file is damaged.
+        OffsetOutOfRange outside the log (the whole batch in which it begins can be read, though);
+        CorruptFile where the file is damaged.
         """
         end_offset = min(end_offset, self.log_end_offset)
-        if not self.log_start_offset <= offset <= self.log_end_offset:
+        start_offset = min(self.log_start_offset, max(offset, self.first_batch_offset))
+        if not start_offset <= offset <= self.log_end_offset:
             raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
         if offset >= end_offset:
             return b""

@@ -82,6 +82,8 @@ class Partition:
         self.pending_isr: PendingIsr | None = None
         self.progress: dict[int, FollowerProgress] = {}
         self.epoch_start_offset = -1
+        self._leader_mark = -1
+        """The high watermark that the leader of this epoch told last, as a follower."""
 
     # -- committed metadata ------------------------------------------------------------------------
 
@@ -92,6 +94,8 @@ class Partition:
         if image.partition_epoch < self.partition_epoch:
             return
         new_epoch = image.leader_epoch > self.leader_epoch
+        if new_epoch:
+            self._leader_mark = -1
         self.leader_epoch = image.leader_epoch
         self.leader_id = image.leader
         self.replicas = image.replicas
@@ -217,9 +221,15 @@ class Partition:
 
     # -- leader ------------------------------------------------------------------------------------
 
-    def append(self, batch: Buffer, header: BatchHeader) -> int:
-        """Append a checked batch as leader; returns its first offset. DiskError as the log's."""
+    def append(self, batch: Buffer, header: BatchHeader, now_ms: int) -> int:
+        """Append a checked batch as leader; returns its first offset. DiskError as the log's.
+
+        Who has had everything until now, and need not say so again, lags from now on only.
+        """
         assert self.role is PartitionRole.LEADER, "only a leader appends a client's batch"
+        for progress in self.progress.values():
+            if progress.counted_end >= self.log.log_end_offset:
+                progress.last_caught_up_ms = now_ms
         base_offset = self.log.append_as_leader(batch, header, self.leader_epoch)
         if self.outbox.frequent_facts_on:
             self._fact("Appended", first=base_offset, last=base_offset + header.last_offset_delta)
@@ -263,8 +273,13 @@ class Partition:
     def on_leader_high_watermark(self, leader_high_watermark: int) -> bool:
         """A follower knows as committed what its leader does, as far as it holds it itself."""
         assert self.role is PartitionRole.FOLLOWER
+        self._leader_mark = leader_high_watermark
         known = min(leader_high_watermark, self.log.counted_end)
         return self._move_high_watermark(max(self.high_watermark, known))
+
+    def on_synced_as_follower(self) -> bool:
+        """More of the log counts: so may what this epoch's leader last called committed."""
+        return self.on_leader_high_watermark(self._leader_mark)
 
     def truncate_to(self, offset: int) -> None:
         """Drop what diverges from the leader. Never below what is known as committed.

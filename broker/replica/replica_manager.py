@@ -19,6 +19,7 @@ from broker.quorum.image import MetadataDelta, MetadataImage, TopicImage
 from broker.replica.damage import Damages
 from broker.replica.follower_fetcher import FetchLink, FetchState, Outcome, truncation_offset
 from broker.replica.partition import Partition, PartitionKey, PartitionRole
+from broker.wire.batch_header import HEADER_BYTES, read_header
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import (
     AlterPartitionPart,
@@ -124,7 +125,9 @@ class ReplicaManager:
             leader_id = partition.leader_id
             if leader_id not in self.links:
                 leader_broker_epoch = self.image.brokers[leader_id].broker_epoch
-                self.links[leader_id] = FetchLink(leader_id, leader_broker_epoch)
+                self.links[leader_id] = FetchLink(
+                    leader_id, leader_broker_epoch, self.config.replica_fetch_session_partitions
+                )
             self.links[leader_id].follow(partition)
 
     def _create(self, topic: TopicImage, key: PartitionKey, now_ms: int) -> Partition | None:
@@ -232,7 +235,8 @@ class ReplicaManager:
             return
         self.touched[partition.key] = partition
         if proven and partition.role is PartitionRole.FOLLOWER:
-            self.links[partition.leader_id].on_synced()
+            partition.on_synced_as_follower()
+            self.links[partition.leader_id].on_synced(partition.key)
 
     # -- ISR ---------------------------------------------------------------------------------------
 
@@ -288,7 +292,7 @@ class ReplicaManager:
             round_ = link.outstanding
             timeout_ms = self.config.replica_fetch_timeout_ms
             if round_ is not None and now_ms - round_.sent_at_ms >= timeout_ms:
-                link.outstanding = None
+                link.lose_round()
                 self.outbox.add(ResetLink(link.leader_id, Plane.BROKER))
             if link.should_send(now_ms):
                 request = link.make_request(
@@ -306,7 +310,7 @@ class ReplicaManager:
         if link is None or link.outstanding is None:
             return
         if link.outstanding.correlation_id == correlation_id:
-            link.outstanding = None
+            link.lose_round()
             retry_at_ms = now_ms + self.config.replica_fetch_backoff_ms
             for item in link.followed.values():
                 if item.state is FetchState.FETCHING:
@@ -329,8 +333,8 @@ class ReplicaManager:
             data = next(frames) if result.has_batches else None
             key = (result.topic_id, result.partition)
             item = link.followed.get(key)
-            asked = round_.asked.pop(key, None)
-            if item is None or asked is None:
+            asked = link.asked(round_, key)
+            if item is None or asked is None or item.state is not FetchState.FETCHING:
                 continue
             # Ours only if nothing changed since we asked: same epoch, same log end.
             if asked != (item.leader_epoch, item.partition.log.log_end_offset):
@@ -364,6 +368,7 @@ class ReplicaManager:
         outcome = Outcome.EMPTY
         if data is not None:
             try:
+                self._begin_with(partition, data)
                 partition.log.append_as_follower(data)
             except (CorruptBatch, LogMismatch):
                 return Outcome.CORRUPT
@@ -379,6 +384,16 @@ class ReplicaManager:
             if not error.unchanged:
                 raise
         return outcome
+
+    def _begin_with(self, partition: Partition, data: Buffer) -> None:
+        """The leader's log may begin in the middle of a batch, after a deletion of records: an
+        empty log then begins where that batch does (Kafka: UnexpectedAppendOffsetException)."""
+        log = partition.log
+        if log.log_start_offset == log.log_end_offset and len(data) >= HEADER_BYTES:
+            header = read_header(data)
+            if header.base_offset < log.log_end_offset <= header.last_offset:
+                log.restart_at(header.base_offset)
+                partition.high_watermark = header.base_offset
 
     def _realign(self, partition: Partition, result: FetchPartResult) -> None:
         """Our end lies outside the leader's log: below its start, or beyond its end."""

@@ -125,6 +125,23 @@ class FetchPart:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaName:
+    topic_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSessionPart:
+    """A follower's rounds that build on each other: see `handlers.fetch_sessions`."""
+
+    session_id: int
+    epoch: int
+    """0 begins the session, and lists everything; grows by one with each round."""
+    forgotten: tuple[ReplicaName, ...]
+    """Not asked for any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class FetchRequest:
     replica_id: int
     """Node id of a follower, CONSUMER_REPLICA_ID of a consumer."""
@@ -139,6 +156,7 @@ class FetchRequest:
     max_bytes: int
     isolation: Isolation
     parts: tuple[FetchPart, ...]
+    session: FetchSessionPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +182,8 @@ class FetchResponse:
     fetch_round: int
     counter: int
     parts: tuple[FetchPartResult, ...]
+    session_lost: bool = False
+    """The round does not fit to what the leader remembers: begin a new session."""
 
     @property
     def payload_frames(self) -> int:
@@ -431,12 +451,6 @@ class RaftRequest:
     from_id: int
     kind: int
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaName:
-    topic_id: str
-    partition: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,8 @@ class SimCluster:
         self.fact_counts[fact.kind] = self.fact_counts.get(fact.kind, 0) + 1
         if fact.kind == "BecameLeader":
             self.leader_changes += 1
+        elif fact.kind == "DiskFailed" and node.disk_fails:
+            node.leaves_since = node.incarnation
         for watcher in self.watchers:
             watcher.on_fact(node, fact)
 
@@ -164,10 +166,14 @@ class SimCluster:
         self.tell(node.name, "halt", reason)
         if self.late_registrations_may_come and reason == REPLACED:
             self.clock.after(START_AGAIN_MS, lambda: self.start(node))
+        elif node.leaves_since == node.incarnation:
+            # It said so in time, and was held up before it had left.
+            self.clock.after(START_AGAIN_MS, lambda: self.start(node))
         elif not (node.disk_fails or node.starts_on_full_disk):
             self.violate("halt", f"{node.name}: {reason}")
         # What a failing disk has not confirmed is not on it.
-        self.end(node, power_loss=node.disk_fails)
+        is_lost = node.disk_fails or node.leaves_since == node.incarnation
+        self.end(node, power_loss=is_lost)
 
     def on_assertion(self, node: SimNode, error: AssertionError) -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]

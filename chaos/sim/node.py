@@ -72,6 +72,8 @@ class SimNode:
         """Syncs asked for before this moment hang until it."""
         self.disk_fails_until_ms = -1
         """A fault makes its disk fail: until then, and only then, the process may give up."""
+        self.leaves_since = 0
+        """The incarnation that said that its disk has failed, when it did."""
         self._countdown: tuple[int, Callable[[], None]] | None = None
         """(effects from now, what happens then)"""
         self._unfinished: list[Effect] = []

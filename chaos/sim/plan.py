@@ -74,6 +74,8 @@ class Setup:
     """How often brokers read what is cold."""
     snapshot_bytes: int = 4_194_304
     """After how much of it voters let a snapshot stand for their metadata log."""
+    session_partitions: int = 200
+    """From how many partitions on a link on its rounds form a session."""
     churns: bool = False
     """A topic beside the judged one is created and deleted all the time, and written to."""
 
@@ -250,6 +252,7 @@ def _draw_setup(choices: Choices) -> Setup:
         producer_expiry_ms=choices.pick("plan: producer expiry", (NEVER_MS, NEVER_MS, 700)),
         scrub_ms=choices.pick("plan: scrub", (NEVER_MS, 500)),
         snapshot_bytes=choices.pick("plan: snapshot bytes", (4_194_304, 2_000, 500)),
+        session_partitions=choices.pick("plan: session", (200, 1, 2)),
         churns=choices.chance("plan: churns", 25),
     )
 

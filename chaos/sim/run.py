@@ -40,6 +40,7 @@ def _node_settings(setup: Setup) -> dict[str, int]:
         "producer_id_expiration_ms": setup.producer_expiry_ms,
         "producer_id_expiration_check_interval_ms": max(setup.producer_expiry_ms // 7, 1),
         "log_scrub_interval_ms": setup.scrub_ms,
+        "replica_fetch_session_partitions": setup.session_partitions,
         "log_retention_check_interval_ms": 300,
         "metadata_log_max_bytes_between_snapshots": setup.snapshot_bytes,
     }

@@ -132,6 +132,26 @@ def test_a_consumer_below_the_beginning_is_told() -> None:
     assert (result.error, result.log_start_offset) == (ErrorCode.OFFSET_OUT_OF_RANGE, 2)
 
 
+def test_a_follower_gets_the_whole_batch_in_which_the_log_begins() -> None:
+    stage = Stage()
+    stage.start()
+    stage.create_topic(leader=1, replicas=(1, 2), min_isr=1)
+    stage.produce(batch("a", "b", "c", "d"))
+    stage.sync()
+    stage.follower_has(2, 4)
+    delete(stage, 2)
+    for replica, offset, error in (
+        (2, 0, ErrorCode.NONE),
+        (-1, 0, ErrorCode.OFFSET_OUT_OF_RANGE),
+        (-1, 2, ErrorCode.NONE),
+    ):
+        event = stage.fetch_event(replica, offset)
+        stage.handle(event)
+        result = stage.fetched(event.correlation_id)
+        assert result is not None
+        assert (result.error, result.has_batches) == (error, error is ErrorCode.NONE)
+
+
 def test_a_follower_that_waits_hears_of_it_at_once() -> None:
     stage = leading()
     parked = stage.fetch_event(2, 4, wait_ms=500)
@@ -155,6 +175,28 @@ def test_a_follower_begins_where_its_leader_does_as_far_as_it_knows_it_committed
     assert stage.partition().log.log_start_offset == 2
     stage.sync()
     assert stage.last_round[1].parts[0].log_start_offset == 2
+
+
+def test_a_log_that_begins_in_the_middle_of_a_batch_can_be_copied() -> None:
+    """What the simulator found: the first batch begins before the offset that was asked for."""
+    stage = Stage()
+    stage.start()
+    stage.create_topic(leader=2)
+    out = ErrorCode.OFFSET_OUT_OF_RANGE
+    stage.handle(stage.answer_event(error=out, start=4, end=6, high_watermark=6))
+    stage.sync()
+    stage.later(stage.config.replica_fetch_backoff_ms)
+    assert stage.last_round[1].parts[0].fetch_offset == 4
+    data = batch("a", "b", "c", "d", leader_epoch=0, base=2)
+    stage.handle(stage.answer_event(data, start=4, end=6, high_watermark=6))
+    stage.sync()
+    stage.later(stage.config.replica_fetch_backoff_ms)
+    assert stage.last_round[1].parts[0].fetch_offset == 2, "where that batch begins"
+    stage.handle(stage.answer_event(data, start=4, end=6, high_watermark=6))
+    stage.sync()
+    assert stage.ends == (6, 6, 6)
+    stage.handle(stage.answer_event(start=4, end=6, high_watermark=6))
+    assert stage.partition().log.log_start_offset == 4
 
 
 def test_a_watermark_never_lies_below_the_beginning() -> None:

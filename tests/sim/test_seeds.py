@@ -49,6 +49,7 @@ def test_the_seeds_differ_in_everything_that_is_drawn() -> None:
         "churns",
         "scrub_ms",
         "snapshot_bytes",
+        "session_partitions",
     ):
         assert len({getattr(plan.setup, name) for plan in drawn}) > 1, name
 
