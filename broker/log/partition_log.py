@@ -319,6 +319,10 @@ class PartitionLog:
         self.epochs.forget_below(self._segments[0].base_offset)
         self.derived.raise_start(self._segments[0].base_offset)
 
+    def refuse_appends(self) -> None:
+        """What it holds is not what was written: until it begins anew nothing is added."""
+        self._broken = True
+
     def leave_below(self, paths: list[str]) -> None:
         """Files that a recovery found below the beginning, which is not known to be on disk."""
         self._below += paths

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
+from itertools import islice
 
 from broker.config import NodeConfig
 from broker.events import Plane, Remove, ResetLink, Sync, SyncToken
@@ -31,6 +32,8 @@ from broker.wire.messages import (
 from broker.wire.record_batch import CorruptBatch
 
 ISR_CHECKS_PER_LAG = 4
+LOGS_MADE_PER_TURN = 50
+"""Each costs a few hundred microseconds: a topic of thousands must not hold up Raft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,10 @@ class ReplicaManager:
     unproposed: dict[PartitionKey, None] = field(default_factory=dict)
     """Leaders with a pending ISR change that is not on its way to the controller."""
     without_log: dict[PartitionKey, None] = field(default_factory=dict)
-    """Assigned here, but the disk had no room for a new log."""
+    """Assigned here, and their logs are still to be made: so many at a time, or when the disk has
+    room again."""
     next_creation_ms: int = 0
+    _made_this_turn: int = 0
     damages: Damages = field(default_factory=Damages)
 
     @property
@@ -116,6 +121,13 @@ class ReplicaManager:
         partition.apply_image(assigned, self.image.brokers, now_ms)
         if partition.role is PartitionRole.LEADER:
             partition.log.producers.complete_from(self.image.next_producer_id)
+        if partition.log.last_batch_epoch > assigned.leader_epoch:
+            # No leader has ever written that: a bit of the epoch, which no checksum covers, is wrong.
+            partition.log.refuse_appends()
+            reason = (
+                f"a batch of leader epoch {partition.log.last_batch_epoch}, which is yet to come"
+            )
+            self.damages.find(partition, CorruptFile(partition.log.directory, 0, reason))
         self.damages.on_image(partition, assigned)
         self.touched[key] = partition
         for leader_id, link in self.links.items():
@@ -131,7 +143,12 @@ class ReplicaManager:
             self.links[leader_id].follow(partition)
 
     def _create(self, topic: TopicImage, key: PartitionKey, now_ms: int) -> Partition | None:
-        """The replica and its log; None if the disk has no room, to be tried again later."""
+        """The replica and its log; None if it must wait: for a later turn, or room on the disk."""
+        is_new = self.logs.get(*key) is None
+        if is_new and self._made_this_turn >= LOGS_MADE_PER_TURN:
+            self.without_log[key] = None
+            return None
+        self._made_this_turn += is_new
         self.without_log.pop(key, None)
         config = topic.config
         try:
@@ -179,8 +196,9 @@ class ReplicaManager:
 
     def settle(self, now_ms: int) -> Settled:
         """Once per turn: request syncs, move watermarks, propose ISR changes, fetch."""
+        self._made_this_turn = 0
         if self.without_log and now_ms >= self.next_creation_ms:
-            for key in tuple(self.without_log):
+            for key in tuple(islice(self.without_log, LOGS_MADE_PER_TURN)):
                 self._apply_partition(key, now_ms)
         committed: list[Partition] = []
         touched = tuple(self.touched.values())

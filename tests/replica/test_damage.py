@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.replica.partition import PartitionRole
 from broker.wire.errors import ErrorCode
 from broker.wire.messages import BrokerHeartbeatRequest, DamagedReplica
@@ -122,3 +124,25 @@ def scrub(stage: Stage) -> None:
     stage.later(HOUR_MS)
     for _ in range(4):
         stage.later(1_000)
+
+
+def test_a_batch_of_an_epoch_that_is_yet_to_come_is_damage() -> None:
+    """No checksum covers the epoch. The leader cannot tell such a follower where to cut, and as
+    leader it could write nothing behind it (simulator, seed 81133)."""
+    stage = filled(leader=2)
+    file = stage.disk.open(stage.partition().log.segments[2].path)
+    stage.disk.sync((file.path,))
+    stage.disk.corrupt(file.path, 14, 1)
+    stage.disk.process_crash()
+    again = Stage(stage.disk, "second")
+    again.entries, again.epochs = stage.entries, dict(stage.epochs)
+    again.sync()
+    again.metadata()
+    again.register()
+    again.metadata()
+    assert again.partition().log.last_batch_epoch == 256
+    assert reported(again) == (DamagedReplica(TOPIC, 0, 0),)
+    again.metadata(replace(again.changed(isr=(2, 3)), leader_epoch=1))
+    assert again.ends[0] == 0
+    again.sync()
+    assert again.partition().log.is_open
