@@ -122,11 +122,9 @@ class ReplicaManager:
         if partition.role is PartitionRole.LEADER:
             partition.log.producers.complete_from(self.image.next_producer_id)
         if partition.log.last_batch_epoch > assigned.leader_epoch:
-            # No leader has ever written that: a bit of the epoch, which no checksum covers, is wrong.
+            # Nobody has written that: a bit of the epoch, which no checksum covers, is wrong.
             partition.log.refuse_appends()
-            reason = (
-                f"a batch of leader epoch {partition.log.last_batch_epoch}, which is yet to come"
-            )
+            reason = f"its last batch is of leader epoch {partition.log.last_batch_epoch}"
             self.damages.find(partition, CorruptFile(partition.log.directory, 0, reason))
         self.damages.on_image(partition, assigned)
         self.touched[key] = partition

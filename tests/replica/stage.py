@@ -7,7 +7,7 @@ for, but for heartbeats, which are answered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from broker.broker_part import BrokerPart
 from broker.config import NodeConfig, VoterAddress
@@ -100,7 +100,12 @@ def batch(
 class Stage:
     """Node 1 with brokers 2 and 3 registered beside it. `start` makes it serve."""
 
-    def __init__(self, disk: SimDisk | None = None, incarnation: str = "first") -> None:
+    def __init__(
+        self,
+        disk: SimDisk | None = None,
+        incarnation: str = "first",
+        settings: Mapping[str, int] | None = None,
+    ) -> None:
         self.disk = disk or SimDisk()
         self.now_ms = 10_000
         self.wall_ms = 2_000
@@ -114,6 +119,7 @@ class Stage:
             voters=(VoterAddress(VOTER, "disk9", "127.0.0.1", 9),),
             facts="all",
             log_index_interval_bytes=64,
+            **(settings or {}),  # type: ignore[arg-type]
         )
         self.core = NodeCore(
             self.config,
@@ -493,6 +499,9 @@ class Stage:
         assert isinstance(send.body, FetchRequest)
         body = FetchResponse(send.body.fetch_round, 0, ())
         self.handle(Answered(leader, Plane.BROKER, send.correlation_id, body))
+
+    def answer_of(self, leader: int, correlation_id: int, body: FetchResponse) -> Answered:
+        return Answered(leader, Plane.BROKER, correlation_id, body)
 
     def rounds_sent(self) -> int:
         return len(self.sent(FetchRequest))
