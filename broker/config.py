@@ -236,6 +236,14 @@ class TopicConfig:
     """A file takes no more records when its first one is so old."""
     message_timestamp_type: str = "CreateTime"
     """CreateTime: a record's time is the producer's; LogAppendTime: its leader's."""
+    unclean_leader_election_enable: str = "false"
+    """true: when no member of ISR or ELR is left, any live replica may lead. Whatever is committed
+    and not in its log is lost, also for those who hold it."""
+
+
+def may_lose_committed(config: TopicConfig) -> bool:
+    """Whether the topic's own settings allow that committed records go."""
+    return config.flush == "async" or config.unclean_leader_election_enable == "true"
 
 
 def topic_settings(config: TopicConfig) -> tuple[tuple[str, str], ...]:
@@ -252,7 +260,11 @@ NUMBERS_FROM = {
     "segment_ms": 1,
 }
 """Settings that are numbers, and their least."""
-CHOICES = {"flush": FLUSH_MODES, "message_timestamp_type": ("CreateTime", "LogAppendTime")}
+CHOICES = {
+    "flush": FLUSH_MODES,
+    "message_timestamp_type": ("CreateTime", "LogAppendTime"),
+    "unclean_leader_election_enable": ("true", "false"),
+}
 
 
 def topic_config(defaults: TopicConfig, settings: tuple[tuple[str, str], ...]) -> TopicConfig:

@@ -245,6 +245,7 @@ LOGGED_FACTS = (
     "RaftRole",
     "Restored",
     "Recovered",
+    "CommittedLost",
     "DamageFound",
     "BeganAnew",
     "DiskFailed",

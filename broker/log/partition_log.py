@@ -66,6 +66,7 @@ class PartitionLog:
         self.flush = flush
         self.segment_bytes = segment_bytes
         self.segment_ms = NEVER_MS
+        self.may_lose_committed = flush == "async"
         self.epochs = epochs or LeaderEpochs()
         self.log_start_offset = max(segments[0].base_offset, log_start_offset)
         self.log_end_offset = segments[-1].end_offset
@@ -84,12 +85,11 @@ class PartitionLog:
         self._sync = SyncState(min(recovery_point, self.log_end_offset))
         self._dropped: list[str] = []
         """Files that were emptied and are not known to be so on disk: no appends meanwhile."""
-        self._below: list[str] = []
-        """Files below the log's beginning: to be removed once that is on disk."""
         self.durable_start = self._start_in_flight = self.log_start_offset
         """What is on disk of where the log begins."""
+        self._below: list[str] = []
         self._below_in_flight: list[str] = []
-        """Those for which the sync under way will say so."""
+        """Files to remove once that is on disk: by the next sync, or by the one under way."""
         self._begun_since_cut = False
         """Since the oldest cut that is not on disk, a file was begun or begun anew."""
         self._sync_due = False
@@ -160,9 +160,17 @@ class PartitionLog:
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
 
-    def configure(self, flush: str, segment_bytes: int, segment_ms: int = NEVER_MS) -> None:
+    def configure(
+        self,
+        flush: str,
+        segment_bytes: int,
+        segment_ms: int = NEVER_MS,
+        *,
+        may_lose_committed: bool = False,
+    ) -> None:
         """The topic's settings, which a recovered log does not know."""
         self.flush = flush
+        self.may_lose_committed = may_lose_committed or flush == "async"
         self.segment_bytes = segment_bytes
         self.segment_ms = segment_ms
 
@@ -320,11 +328,11 @@ class PartitionLog:
         self.derived.raise_start(self._segments[0].base_offset)
 
     def refuse_appends(self) -> None:
-        """What it holds is not what was written: until it begins anew nothing is added."""
+        """Until it begins anew: it does not hold what was written."""
         self._broken = True
 
     def leave_below(self, paths: list[str]) -> None:
-        """Files that a recovery found below the beginning, which is not known to be on disk."""
+        """Files that a recovery found below the beginning."""
         self._below += paths
 
     def roll(self) -> None:
@@ -341,7 +349,7 @@ class PartitionLog:
         DiskError: the log can no longer be used. CorruptFile: nor to append to, until it begins
         anew; what it says it holds is what it holds.
         """
-        assert offset >= self.recovery_point or self.flush == "async", (
+        assert offset >= self.recovery_point or self.may_lose_committed, (
             f"{self.directory}: truncation to {offset} below {self.recovery_point}, which is "
             "committed"
         )

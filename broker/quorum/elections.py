@@ -9,7 +9,8 @@ Every change of a partition, whoever asked for it, goes through `settle`; so the
   when no isr member is alive. Emptied when the isr is large enough again.
 * lost: a replica that may have lost records that were counted leaves isr and elr, also as the last.
 * leader: kept while it is in the isr and active; else the first active isr member in the order of
-  the replicas; else the first active elr member, which then is the isr; else none.
+  the replicas; else the first active elr member, which then is the isr; else none. (With
+  unclean_leader_election_enable: else any active replica, which then is the isr.)
 * leader_epoch grows by one when the leader changes (also to none) or has to forget what it knows
   of a replica (`without_damaged`), partition_epoch at each change.
 """
@@ -29,10 +30,13 @@ def settle(
     min_insync_replicas: int,
     is_active: Callable[[int], bool],
     lost: int | None = None,
+    *,
+    unclean: bool = False,
 ) -> PartitionImage:
     """`partition` with `isr` (sorted) wanted, after ELR and leader followed; itself if unchanged.
 
-    `lost` is the one replica whose records no longer count; it is not in `isr`.
+    `lost` is the one replica whose records no longer count; it is not in `isr`. `unclean`: any live
+    replica may lead rather than none, and what it lacks is lost.
     """
     assert lost is None or lost not in isr, (partition, isr, lost)
     leader = _first_active(partition, isr, is_active)
@@ -42,6 +46,10 @@ def settle(
         if leader != NO_LEADER:
             isr = (leader,)
     elr = _elr(partition, isr, min_insync_replicas, lost)
+    if leader == NO_LEADER and unclean:
+        leader = _first_active(partition, partition.replicas, is_active)
+        if leader != NO_LEADER:
+            isr, elr = (leader,), ()
     if (leader, isr, elr) == (partition.leader, partition.isr, partition.elr):
         return partition
     return replace(
@@ -52,6 +60,27 @@ def settle(
         leader_epoch=partition.leader_epoch + (leader != partition.leader),
         partition_epoch=partition.partition_epoch + 1,
     )
+
+
+def _settled(
+    topic: TopicImage,
+    partition: PartitionImage,
+    isr: tuple[int, ...],
+    is_active: Callable[[int], bool],
+    lost: int | None = None,
+) -> PartitionImage:
+    config = topic.config
+    unclean = config.unclean_leader_election_enable == "true"
+    return settle(partition, isr, config.min_insync_replicas, is_active, lost, unclean=unclean)
+
+
+def led_uncleanly(image: MetadataImage, topic: TopicImage) -> Iterator[PartitionChanged]:
+    """Changes that give the topic's leaderless partitions any live replica as leader."""
+    for number, partition in enumerate(topic.partitions):
+        if partition.leader == NO_LEADER:
+            after = _settled(topic, partition, partition.isr, image.is_active)
+            if after is not partition:
+                yield changed(topic.topic_id, number, after)
 
 
 def _elr(
@@ -92,7 +121,7 @@ def without_broker(
         isr = tuple(node_id for node_id in partition.isr if node_id != gone)
         if not isr and lost is None:
             isr = partition.isr
-        after = settle(partition, isr, topic.config.min_insync_replicas, is_active, lost)
+        after = _settled(topic, partition, isr, is_active, lost)
         if after is not partition:
             yield changed(topic.topic_id, number, after)
 
@@ -119,8 +148,7 @@ def without_damaged(
         if node_id in members and not any(is_active(member) for member in members):
             continue
         isr = tuple(member for member in partition.isr if member != node_id)
-        min_insync_replicas = image.topics[topic_id].config.min_insync_replicas
-        after = settle(partition, isr, min_insync_replicas, is_active, lost=node_id)
+        after = _settled(image.topics[topic_id], partition, isr, is_active, node_id)
         yield changed(
             topic_id,
             number,
@@ -139,8 +167,8 @@ def with_broker(image: MetadataImage, back: int) -> Iterator[PartitionChanged]:
         return node_id == back or image.is_active(node_id)
 
     for topic, number, partition in image.all_partitions():
-        if partition.leader == NO_LEADER and back in (*partition.isr, *partition.elr):
-            after = settle(partition, partition.isr, topic.config.min_insync_replicas, is_active)
+        if partition.leader == NO_LEADER and back in partition.replicas:
+            after = _settled(topic, partition, partition.isr, is_active)
             if after is not partition:
                 yield changed(topic.topic_id, number, after)
 

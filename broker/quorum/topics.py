@@ -9,8 +9,14 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from broker.config import NodeConfig, TopicConfig, topic_config, topic_settings
-from broker.quorum.elections import changed
+from broker.config import (
+    NodeConfig,
+    TopicConfig,
+    may_lose_committed,
+    topic_config,
+    topic_settings,
+)
+from broker.quorum.elections import changed, led_uncleanly
 from broker.quorum.image import MetadataImage, TopicImage
 from broker.quorum.placement import stripe
 from broker.quorum.records import PartitionCreated, Record, TopicConfigured, TopicCreated
@@ -85,6 +91,7 @@ def alter_topic(image: MetadataImage, request: AlterTopicRequest) -> tuple[Recor
         detail = "flush stays as it is for the life of a topic: it says what its replicas vouch for"
         raise ApiError(ErrorCode.INVALID_CONFIG, detail)
     _check_min_isr(after, len(topic.partitions[0].replicas))
+    _check_unclean(topic, after)
     records: list[Record] = [
         TopicConfigured(topic.topic_id, name, value)
         for (name, value), (_, old) in zip(
@@ -97,7 +104,19 @@ def alter_topic(image: MetadataImage, request: AlterTopicRequest) -> tuple[Recor
             epoch = partition.partition_epoch + 1
             changed_partition = replace(partition, elr=(), partition_epoch=epoch)
             records.append(changed(topic.topic_id, number, changed_partition))
+    else:
+        records += led_uncleanly(image, replace(topic, config=after))
     return tuple(records)
+
+
+def _check_unclean(topic: TopicImage, after: TopicConfig) -> None:
+    """Who must cut what it knows as committed may do so only while the topic allows it."""
+    is_switched_off = after.unclean_leader_election_enable != (
+        topic.config.unclean_leader_election_enable
+    ) and not may_lose_committed(after)
+    if is_switched_off and any(len(one.isr) < len(one.replicas) for one in topic.partitions):
+        detail = "unclean_leader_election_enable=false: wait until all replicas are in sync"
+        raise ApiError(ErrorCode.INVALID_CONFIG, detail)
 
 
 def create_partitions(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from broker.config import may_lose_committed
 from broker.events import Fact
 from broker.log.errors import CorruptFile
 from broker.log.partition_log import PartitionLog
@@ -284,12 +285,13 @@ class Partition:
     def truncate_to(self, offset: int) -> None:
         """Drop what diverges from the leader. Never below what is known as committed.
 
-        Under flush=async a power loss may have taken committed records (that mode's stated price):
-        there the watermark follows the log down.
+        Under flush=async a power loss may have taken committed records, and an unclean election may
+        (these settings' stated price): there the watermark follows the log down, and says so.
         """
         assert self.role is PartitionRole.FOLLOWER, "a leader never truncates"
-        if self.config.flush == "async":
-            self.high_watermark = min(self.high_watermark, offset)
+        if offset < self.high_watermark and may_lose_committed(self.config):
+            self._fact("CommittedLost", first=offset, last=self.high_watermark - 1)
+            self.high_watermark = offset
         assert offset >= self.high_watermark, (
             f"{self.key}: truncation to {offset} below the high watermark {self.high_watermark}"
         )

@@ -9,7 +9,7 @@ import errno
 from dataclasses import dataclass, field
 from itertools import islice
 
-from broker.config import NodeConfig
+from broker.config import NodeConfig, TopicConfig, may_lose_committed
 from broker.events import Plane, Remove, ResetLink, Sync, SyncToken
 from broker.log.errors import CorruptFile, LogMismatch
 from broker.log.log_manager import LogManager
@@ -157,7 +157,7 @@ class ReplicaManager:
             self.without_log[key] = None
             self.next_creation_ms = now_ms + self.config.replica_fetch_backoff_ms
             return None
-        log.configure(config.flush, config.segment_bytes, config.segment_ms)
+        _configure_log(log, config)
         checkpoint = self.logs.high_watermark_checkpoint(*key)
         partition = Partition(self.config.node_id, topic, log, checkpoint, self.outbox)
         self.partitions[key] = partition
@@ -168,8 +168,7 @@ class ReplicaManager:
             partition = self.partitions.get((topic.topic_id, number))
             if partition is not None:
                 partition.config = topic.config
-                config = topic.config
-                partition.log.configure(config.flush, config.segment_bytes, config.segment_ms)
+                _configure_log(partition.log, topic.config)
                 self.touched[partition.key] = partition
 
     def _drop(self, key: PartitionKey) -> None:
@@ -422,6 +421,15 @@ class ReplicaManager:
 
     def isr_change_wanted(self) -> bool:
         return bool(self.unproposed)
+
+
+def _configure_log(log: PartitionLog, config: TopicConfig) -> None:
+    log.configure(
+        config.flush,
+        config.segment_bytes,
+        config.segment_ms,
+        may_lose_committed=may_lose_committed(config),
+    )
 
 
 def sync_effect(log: tuple[str, int], request: SyncRequest) -> Sync:

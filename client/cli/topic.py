@@ -108,7 +108,8 @@ def create(
 
     Settings: min_insync_replicas, flush (ack, async or always; fixed for the life of the topic),
     retention_ms and retention_bytes (-1: for ever), segment_bytes, segment_ms, message_max_bytes,
-    message_timestamp_type (CreateTime or LogAppendTime).
+    message_timestamp_type (CreateTime or LogAppendTime), unclean_leader_election_enable (true:
+    rather than nobody any live replica may lead; what is committed and not in its log is lost).
     """
     if assignment and (partitions is not None or replication_factor is not None):
         raise click.UsageError("--assign says how many partitions and replicas: leave -p and -r")

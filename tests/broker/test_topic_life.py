@@ -274,6 +274,27 @@ def test_a_new_partition_is_led_at_once() -> None:
     assert stage.partition(1).log.log_end_offset == 1
 
 
+# --- unclean elections ------------------------------------------------------------------------
+
+
+def test_a_follower_of_an_unclean_leader_cuts_what_was_committed_and_says_so() -> None:
+    stage = leading(3)
+    assert stage.ends == (3, 3, 3)
+    stage.metadata(TopicConfigured(TOPIC, "unclean_leader_election_enable", "true"))
+    stage.change(leader=2, isr=(2,))
+    stage.handle(stage.answer_event(leader_epoch=1, diverging=(0, 1), end=1, high_watermark=1))
+    assert stage.ends == (1, 1, 1)
+    [lost] = stage.facts("CommittedLost")
+    assert lost.details == {"first": 1, "last": 2}
+
+
+def test_without_that_it_is_an_impossible_state() -> None:
+    stage = leading(3)
+    stage.change(leader=2, isr=(2,))
+    with pytest.raises(AssertionError, match="below the high watermark"):
+        stage.handle(stage.answer_event(leader_epoch=1, diverging=(0, 1), end=1))
+
+
 # --- time stamps ----------------------------------------------------------------------------------
 
 
