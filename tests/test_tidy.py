@@ -71,6 +71,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "chaos.hunt": ("chaos",),
     "chaos.sim": ("chaos", "broker", "client", "raft"),
     "chaos.proc.node": ("broker", "chaos"),
+    "chaos.proc.forgetful_disk": ("broker",),
     "chaos.proc": ("chaos", "client", "broker.config", "broker.wire"),
     "chaos": ("chaos",),
     "tla": ("tla",),

@@ -51,6 +51,10 @@ class Programs:
     format: tuple[str, ...] = FORMAT_COMMAND
 
 
+FORGETFUL = Programs(node=(*BROKER_COMMAND[:2], "chaos.proc.node", "--forgetful-disk", "--config"))
+"""Nodes for which kill -9 is power loss (see `forgetful_disk`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is asked for at creation."""

@@ -1,6 +1,6 @@
-"""A node with planted bugs: edits the named modules at import, then runs the ordinary node.
+"""A node with planted bugs, or with a disk that forgets: then the ordinary node runs.
 
-    python -m chaos.proc.node --mutant NAME [--mutant NAME …] --config node.toml
+    python -m chaos.proc.node [--mutant NAME …] [--forgetful-disk] --config node.toml
 
 The brokers themselves carry no such switch.
 """
@@ -15,6 +15,11 @@ from pathlib import Path
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.proc.node", description=__doc__)
     parser.add_argument("--mutant", action="append", default=[], help="a name of chaos.bugs")
+    parser.add_argument(
+        "--forgetful-disk",
+        action="store_true",
+        help="kill -9 is power loss: what was not synced is gone with the process",
+    )
     parser.add_argument("--config", required=True, type=Path, help="the node's settings (TOML)")
     arguments = parser.parse_args()
 
@@ -26,6 +31,11 @@ def main() -> int:
     except MutantError as error:
         print(f"prozess: {error}", file=sys.stderr)
         return 2
+    if arguments.forgetful_disk:
+        from broker.runtime import identity
+        from chaos.proc.forgetful_disk import ForgetfulDisk
+
+        vars(identity)["RealDisk"] = ForgetfulDisk
     from broker.config import ConfigError, load
     from broker.server import run
 

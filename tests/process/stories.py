@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from chaos.proc.ask import Asker
-from chaos.proc.cluster import Cluster, Plan
+from chaos.proc.cluster import Cluster, Plan, Programs
 from chaos.proc.health import ClusterView, PartitionView, is_converged, problems
 from client.admin import Admin
 
@@ -96,8 +96,8 @@ def parts_of(view: ClusterView, topic: str) -> list[PartitionView]:
 
 
 @contextmanager
-def running(directory: Path, plan: Plan) -> Iterator[Story]:
-    cluster = Cluster.create(directory / plan.name, plan)
+def running(directory: Path, plan: Plan, programs: Programs | None = None) -> Iterator[Story]:
+    cluster = Cluster.create(directory / plan.name, plan, programs=programs)
     try:
         cluster.start()
         with Asker(cluster.spec) as asker:
