@@ -186,7 +186,7 @@ class FetchHandler:
             if session is not None and key not in session.unnoted:
                 continue
             if session is not None and look.divergence is not None:
-                del session.unnoted[key]  # it will cut, and tell its new end
+                session.unnoted.pop(key, None)  # it will cut, and tell its new end
             if look.error is ErrorCode.NONE and look.divergence is None:
                 assert look.partition is not None
                 look.partition.on_follower_fetch(
@@ -199,7 +199,7 @@ class FetchHandler:
                 )
                 self.replicas.touched[look.partition.key] = look.partition
                 if session is not None:
-                    del session.unnoted[key]
+                    session.unnoted.pop(key, None)
 
     # -- one partition ---------------------------------------------------------------------------
 
