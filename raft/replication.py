@@ -6,7 +6,7 @@ on its own, and only entries of the leader's own term are committed by counting.
 
 from __future__ import annotations
 
-from raft import election, quorum, snapshots
+from raft import append_answers, election, quorum, snapshots
 from raft.messages import AppendEntries, AppendEntriesResponse
 from raft.progress import Progress
 from raft.state import RaftState
@@ -95,54 +95,23 @@ def _send_append(
 def on_append_entries(state: RaftState, request: AppendEntries) -> None:
     """Paper 5.3. A leader of a lower term is told the present one, so that it steps down."""
     if request.term < state.term:
-        _refuse(state, request, prev_index=0, hint=(None, 0))
+        append_answers.refuse(state, request, prev_index=0, hint=(None, 0))
         return
     election.hear_leader(state, request.term, request.from_id)
     if request.prev_index < state.log.base_index:
         # What it asks about is committed here and gone: both logs agree there.
-        _answer_append(state, request, True, state.log.base_index, prev_index=0, hint=(None, 0))
+        append_answers.accept(state, request, state.log.base_index)
         return
     if not state.log.matches(request.prev_index, request.prev_term):
         hint = state.log.conflict_hint(request.prev_index)
-        _refuse(state, request, prev_index=request.prev_index, hint=hint)
+        append_answers.refuse(state, request, prev_index=request.prev_index, hint=hint)
         return
     state.log.store(request.prev_index, request.entries)
     # What follows this message's entries in our log may be another leader's, so that the commit
     # index is believed no further than the message itself reaches.
     match_index = request.prev_index + len(request.entries)
     state.log.commit_to(min(request.commit_index, match_index))
-    _answer_append(state, request, True, match_index, prev_index=0, hint=(None, 0))
-
-
-def _refuse(
-    state: RaftState, request: AppendEntries, prev_index: int, hint: tuple[int | None, int]
-) -> None:
-    _answer_append(state, request, False, 0, prev_index, hint)
-
-
-def _answer_append(
-    state: RaftState,
-    request: AppendEntries,
-    accepted: bool,
-    match_index: int,
-    prev_index: int,
-    hint: tuple[int | None, int],
-) -> None:
-    conflict_term, conflict_index = hint
-    state.send(
-        AppendEntriesResponse(
-            from_id=state.config.node_id,
-            from_disk_id=state.config.disk_id,
-            to_id=request.from_id,
-            to_disk_id=request.from_disk_id,
-            term=state.term,
-            accepted=accepted,
-            match_index=match_index,
-            prev_index=prev_index,
-            conflict_term=conflict_term,
-            conflict_index=conflict_index,
-        )
-    )
+    append_answers.accept(state, request, match_index)
 
 
 def on_append_entries_response(state: RaftState, response: AppendEntriesResponse) -> None:

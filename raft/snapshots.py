@@ -7,8 +7,8 @@ confirms it like an append once that is durable: from then on it is a follower l
 
 from __future__ import annotations
 
-from raft import election
-from raft.messages import AppendEntriesResponse, InstallSnapshot, InstallSnapshotResponse
+from raft import append_answers, election
+from raft.messages import InstallSnapshot, InstallSnapshotResponse
 from raft.progress import Progress
 from raft.state import Incoming, RaftState
 from raft.types import Role, Snapshot
@@ -50,7 +50,7 @@ def on_install_snapshot(state: RaftState, request: InstallSnapshot) -> None:
     election.hear_leader(state, request.term, request.from_id)
     if request.snapshot_index <= state.log.commit_index:
         # All that it stands for is here, and committed.
-        _confirm(state, request)
+        append_answers.accept(state, request, request.snapshot_index)
         return
     incoming = state.incoming
     place = (request.term, request.snapshot_index, request.snapshot_term)
@@ -69,7 +69,7 @@ def on_install_snapshot(state: RaftState, request: InstallSnapshot) -> None:
         snapshot = Snapshot(incoming.index, incoming.term, bytes(incoming.data))
         state.snapshot = state.installing = snapshot
         state.log.restore(snapshot.index, snapshot.term)
-    _confirm(state, request)
+    append_answers.accept(state, request, request.snapshot_index)
 
 
 def _answer(state: RaftState, request: InstallSnapshot, position: int) -> None:
@@ -82,24 +82,6 @@ def _answer(state: RaftState, request: InstallSnapshot, position: int) -> None:
             term=state.term,
             snapshot_index=request.snapshot_index,
             position=position,
-        )
-    )
-
-
-def _confirm(state: RaftState, request: InstallSnapshot) -> None:
-    """As an append up to there: behind durability, if it is not yet on disk."""
-    state.send(
-        AppendEntriesResponse(
-            from_id=state.config.node_id,
-            from_disk_id=state.config.disk_id,
-            to_id=request.from_id,
-            to_disk_id=request.from_disk_id,
-            term=state.term,
-            accepted=True,
-            match_index=request.snapshot_index,
-            prev_index=0,
-            conflict_term=None,
-            conflict_index=0,
         )
     )
 

@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant(
         "(c) a leader of a lower term is answered",
         "replication",
-        "        _refuse(state, request, prev_index=0, hint=(None, 0))\n",
+        "        append_answers.refuse(state, request, prev_index=0, hint=(None, 0))\n",
         "",
         (
             "test_c_an_append_of_a_lower_term_is_answered_with_the_own_term",
