@@ -286,8 +286,8 @@ class PartitionLog:
         CorruptFile where the file is damaged.
         """
         end_offset = min(end_offset, self.log_end_offset)
-        start_offset = min(self.log_start_offset, max(offset, self.first_batch_offset))
-        if not start_offset <= offset <= self.log_end_offset:
+        is_below = offset < self.log_start_offset and offset < self.first_batch_offset
+        if is_below or offset > self.log_end_offset:
             raise OffsetOutOfRange(offset, self.log_start_offset, self.log_end_offset)
         if offset >= end_offset:
             return b""
