@@ -59,20 +59,24 @@ def create_topic(
             settings.message_max_bytes,
         )
     ]
-    records += _configured(topic_id, TopicConfig(), settings)
+    records += [
+        record
+        for record in _configured(topic_id, TopicConfig(), settings)
+        if record.name not in TOLD_AT_CREATION
+    ]
     for partition, replicas in enumerate(assignments):
         records.append(_partition_created(image, topic_id, partition, replicas))
     return topic_id, tuple(records)
 
 
-def _configured(topic_id: str, before: TopicConfig, after: TopicConfig) -> list[Record]:
-    """What tells a change of settings, but for those that TopicCreated has."""
+def _configured(topic_id: str, before: TopicConfig, after: TopicConfig) -> list[TopicConfigured]:
+    """What tells a change of settings."""
     return [
         TopicConfigured(topic_id, name, value)
         for (name, value), (_, old) in zip(
             topic_settings(after), topic_settings(before), strict=True
         )
-        if value != old and name not in TOLD_AT_CREATION
+        if value != old
     ]
 
 
@@ -92,13 +96,7 @@ def alter_topic(image: MetadataImage, request: AlterTopicRequest) -> tuple[Recor
         raise ApiError(ErrorCode.INVALID_CONFIG, detail)
     _check_min_isr(after, len(topic.partitions[0].replicas))
     _check_unclean(topic, after)
-    records: list[Record] = [
-        TopicConfigured(topic.topic_id, name, value)
-        for (name, value), (_, old) in zip(
-            topic_settings(after), topic_settings(topic.config), strict=True
-        )
-        if value != old
-    ]
+    records: list[Record] = [*_configured(topic.topic_id, topic.config, after)]
     if after.min_insync_replicas != topic.config.min_insync_replicas:
         for number, partition in enumerate(topic.partitions):
             epoch = partition.partition_epoch + 1
@@ -138,19 +136,9 @@ def create_partitions(
                 f"{wanted - present} new partitions, but {len(request.assignments)} are assigned",
             )
         assignments = request.assignments
-        for number, replicas in enumerate(assignments, start=present):
-            wrong = _wrong_replicas(image, ((0,) * factor,), replicas)
-            if wrong:
-                raise ApiError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partition {number}: {wrong}")
+        _check_replicas(image, assignments, factor, present)
     else:
-        brokers = image.active_brokers()
-        if factor > len(brokers):
-            raise ApiError(
-                ErrorCode.INVALID_REPLICATION_FACTOR,
-                f"replication factor {factor}, but only {len(brokers)} brokers are live",
-            )
-        start = draw("placement", 0, len(brokers) - 1)
-        assignments = stripe(brokers, wanted - present, factor, start)
+        assignments = _striped(image, wanted - present, factor, draw)
     return tuple(
         _partition_created(image, topic.topic_id, number, replicas)
         for number, replicas in enumerate(assignments, start=present)
@@ -203,15 +191,12 @@ def _check_min_isr(settings: TopicConfig, replication_factor: int) -> None:
         )
 
 
-def _placed(
-    image: MetadataImage, request: CreateTopicRequest, draw: Draw
-) -> tuple[tuple[int, ...], ...]:
-    brokers = image.active_brokers()
+def _placed(image: MetadataImage, request: CreateTopicRequest, draw: Draw) -> Assignments:
     count, factor = request.partition_count, request.replication_factor
     if count == -1:
         count = DEFAULT_PARTITION_COUNT
     if factor == -1:
-        factor = min(DEFAULT_REPLICATION_FACTOR_MAX, max(1, len(brokers)))
+        factor = min(DEFAULT_REPLICATION_FACTOR_MAX, max(1, len(image.active_brokers())))
     if not 1 <= count <= PARTITIONS_MAX:
         raise ApiError(
             ErrorCode.INVALID_PARTITIONS, f"{count} partitions: take 1 to {PARTITIONS_MAX}"
@@ -220,6 +205,11 @@ def _placed(
         raise ApiError(
             ErrorCode.INVALID_REPLICATION_FACTOR, f"replication factor {factor}: take 1 or more"
         )
+    return _striped(image, count, factor, draw)
+
+
+def _striped(image: MetadataImage, count: int, factor: int, draw: Draw) -> Assignments:
+    brokers = image.active_brokers()
     if factor > len(brokers):
         raise ApiError(
             ErrorCode.INVALID_REPLICATION_FACTOR,
@@ -241,10 +231,7 @@ def _given(image: MetadataImage, request: CreateTopicRequest) -> Assignments:
             f"partition_count is {request.partition_count}, "
             f"but {len(assignments)} partitions are assigned",
         )
-    for partition, replicas in enumerate(assignments):
-        wrong = _wrong_replicas(image, assignments, replicas)
-        if wrong:
-            raise ApiError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partition {partition}: {wrong}")
+    _check_replicas(image, assignments, len(assignments[0]), 0)
     if request.replication_factor not in (-1, len(assignments[0])):
         raise ApiError(
             ErrorCode.INVALID_REQUEST,
@@ -254,12 +241,19 @@ def _given(image: MetadataImage, request: CreateTopicRequest) -> Assignments:
     return assignments
 
 
-def _wrong_replicas(
-    image: MetadataImage, assignments: Assignments, replicas: tuple[int, ...]
-) -> str:
+def _check_replicas(
+    image: MetadataImage, assignments: Assignments, factor: int, first_partition: int
+) -> None:
+    for partition, replicas in enumerate(assignments, start=first_partition):
+        wrong = _wrong_replicas(image, factor, replicas)
+        if wrong:
+            raise ApiError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"partition {partition}: {wrong}")
+
+
+def _wrong_replicas(image: MetadataImage, factor: int, replicas: tuple[int, ...]) -> str:
     if not replicas:
         return "no replicas"
-    if len(replicas) != len(assignments[0]):
+    if len(replicas) != factor:
         return "another number of replicas than partition 0"
     if len(set(replicas)) != len(replicas):
         return f"replicas {list(replicas)} name a broker twice"
