@@ -333,7 +333,7 @@ class BrokerPart:
         self._maybe_recovered(now_ms)
         self._maybe_stopped()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, now_ms: int) -> None:
         """A write or a sync failed, or a file does not hold what it must: what is on disk is
         unknown. Answer who waits; from now on lead nothing, follow nobody, write nothing."""
         if self.is_failed:
@@ -343,9 +343,7 @@ class BrokerPart:
         partitions = tuple(self.replicas.partitions.values())
         self.produce.fail_all(partitions, ErrorCode.STORAGE_ERROR)
         self.replicas.retire()
-        for parked in self.purgatory.fetches_on(partition.key for partition in partitions):
-            self.fetch.on_touched(parked)
-        self.fetch.on_settled(partitions, 0)
+        self.fetch.on_settled(partitions, now_ms)
 
     # -- a stop in good order --------------------------------------------------------------------
 
@@ -438,8 +436,6 @@ class BrokerPart:
         for partition in settled.touched:
             self.produce.on_settled(partition)
             self.delete_records.on_settled(partition)
-        for parked in self.purgatory.fetches_on(partition.key for partition in settled.touched):
-            self.fetch.on_touched(parked)
         self.fetch.on_settled(settled.touched, now_ms)
         if not self._alter_in_flight and now_ms >= self._next_alter_ms:
             request = self.replicas.make_alter_request()

@@ -361,7 +361,7 @@ class NodeCore:
         """The partitions' part of the disk cannot be trusted any more: claim nothing of it from now
         on, let others lead at once, then halt. The quorum goes on until then."""
         if self.broker is not None:
-            self.broker.fail(reason)
+            self.broker.fail(reason, now_ms)
         self._shutdown.fail(reason, now_ms)
 
     def stop(self, now_ms: int) -> None:

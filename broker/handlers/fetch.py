@@ -109,7 +109,9 @@ class FetchHandler:
         return session
 
     def on_settled(self, partitions: Sequence[Partition], now_ms: int) -> None:
-        """Partitions have changed: answer the rounds of sessions that it is news for."""
+        """Partitions have changed: answer the parked fetches that it is news for."""
+        for named in self.purgatory.fetches_on(partition.key for partition in partitions):
+            self._on_touched(named)
         for session in self.sessions.touch(partition.key for partition in partitions):
             parked = session.parked
             assert parked is not None
@@ -119,7 +121,7 @@ class FetchHandler:
                 self.purgatory.take_fetch(parked.connection)
                 self._answer(parked, looks, self._unpark(parked))
 
-    def on_touched(self, parked: ParkedFetch) -> None:
+    def _on_touched(self, parked: ParkedFetch) -> None:
         """Something a parked fetch names has changed: answer it if there is something to say."""
         looks = [self._look(parked.request, part) for part in parked.request.parts]
         if not self._should_wait(parked.request, looks):

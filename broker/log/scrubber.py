@@ -20,6 +20,7 @@ class ScrubRequest(NamedTuple):
 
     log: LogKey
     generation: int
+    base_offset: int
     path: str
     position: int
     end_position: int
@@ -85,6 +86,7 @@ class Scrubber:
         return ScrubRequest(
             (log.topic_id, log.partition),
             log.generation,
+            segment.base_offset,
             segment.path,
             position,
             segment.size_bytes,
@@ -100,7 +102,7 @@ class Scrubber:
             return None
         if seen is None or seen.problem or seen.position >= request.end_position:
             self._place = None
-            self._base_offset = max(self._base_offset, _base_offset_of(request.path) + 1)
+            self._base_offset = max(self._base_offset, request.base_offset + 1)
         else:
             self._place = (request.path, seen.position, seen.next_offset)
         log = logs.get(*request.log)
@@ -108,7 +110,3 @@ class Scrubber:
             return None
         is_there = any(segment.path == request.path for segment in log.segments)
         return request if is_there and log.generation == request.generation else None
-
-
-def _base_offset_of(path: str) -> int:
-    return int(path.rpartition("/")[2].partition(".")[0])
