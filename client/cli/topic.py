@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 SPREAD_MS = 2_000
 """How long a topic just created may be unknown to the broker that is asked about it."""
 POLL_S = 0.1
-UP_TO_HIGH_WATERMARK = -1
 DEFAULT = -1
 """Lets the cluster choose."""
 
@@ -287,6 +286,8 @@ def delete_records(
     output: str,
 ) -> int:
     """Delete the oldest records of the topic NAME; say where its partitions begin now."""
+    from broker.wire.messages import UP_TO_HIGH_WATERMARK
+
     if is_all == (partition is not None and before is not None):
         raise click.UsageError("take -p and --before, or --all")
     servers = bootstrap(brokers)
