@@ -94,6 +94,8 @@ class Fact(NamedTuple):
     log_end_offset: int
     high_watermark: int
     details: dict[str, Any]
+    time_ns: int = -1
+    """CLOCK_MONOTONIC of the node's machine; -1: not told."""
 
 
 @dataclass(slots=True)
@@ -173,6 +175,7 @@ def fact_from_row(raw: dict[str, Any]) -> Fact:
         raw.get("leo", -1),
         raw.get("hw", -1),
         {key: value for key, value in raw.items() if key not in _COMMON_KEYS},
+        raw.get("t", -1),
     )
 
 

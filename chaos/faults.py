@@ -25,6 +25,8 @@ class FaultKind(Enum):
 
     KILL = "kill"
     """The process dies at once (kill -9) and is started again at the end. Its disk stays."""
+    POWER_LOSS = "power-loss"
+    """All nodes die at once and what they had not synced is gone; all are started at the end."""
     PAUSE = "pause"
     """The process does nothing for longer than every timeout, then goes on as if nothing was."""
     PARTITION = "partition"
@@ -84,6 +86,8 @@ class Fault:
         shape = f" {self.shape.value}" if self.shape else ""
         amount = f" by {self.latency_ms} ms" if self.kind is FaultKind.SLOW else ""
         whom = "any node" if self.victim is Victim.ANY else f"the {self.victim.value}"
+        if self.kind is FaultKind.POWER_LOSS:
+            whom = "all nodes"
         return f"{self.kind.value}{shape}{amount} of {whom}, {self.duration_ms} ms"
 
 
@@ -106,8 +110,20 @@ class Timing:
     gap_max_ms: int = 3_500
     restart_ms: int = 1_500
     """Added to the gap after a kill: a process takes so long to start and to open its logs."""
+    outage_min_ms: int = 500
+    outage_max_ms: int = 1_500
+    """Without power nobody leads, however short it was."""
+    outage_restart_ms: int = 8_000
+    """Added to the gap after a power loss of all: processes, quorum, registrations, and only then
+    leaders; the rest is for acks."""
     tail_ms: int = 1_000
     """No fault holds during the last so many ms of the load."""
+
+    def restart_of(self, kind: FaultKind) -> int:
+        """What is added to the gap after such a fault."""
+        if kind is FaultKind.KILL:
+            return self.restart_ms
+        return self.outage_restart_ms if kind is FaultKind.POWER_LOSS else 0
 
 
 DEFAULT_KINDS = (FaultKind.KILL, FaultKind.PAUSE, FaultKind.PARTITION)
@@ -179,10 +195,12 @@ def schedule(
             break
         if not round_kinds:
             round_kinds = list(shuffled(draw, "fault order", kinds))
-        faults.append(_fault(draw, now_ms, duration_ms, round_kinds.pop(0), deposes))
+        kind = round_kinds.pop(0)
+        if kind is FaultKind.POWER_LOSS:
+            duration_ms = draw("outage", timing.outage_min_ms, timing.outage_max_ms)
+        faults.append(_fault(draw, now_ms, duration_ms, kind, deposes))
         now_ms += duration_ms + draw("fault gap", timing.gap_min_ms, timing.gap_max_ms)
-        if faults[-1].kind is FaultKind.KILL:
-            now_ms += timing.restart_ms
+        now_ms += timing.restart_of(faults[-1].kind)
     return tuple(faults)
 
 

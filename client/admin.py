@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from broker.wire.errors import ApiError, ErrorCode
+from broker.wire.errors import ERRORS, ApiError, ErrorCode
 from broker.wire.messages import (
     AlterTopicRequest,
     AlterTopicResponse,
@@ -33,6 +33,7 @@ from client.connection import Connections, monotonic_ms
 from client.errors import ClientTimeout, ClosedError, OutcomeUnknown
 from client.events import Effect, Event, Tick
 from client.polling import PollingDriver
+from client.retry import backoff_ms
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +65,8 @@ class Admin:
         self, config: AdminConfig | None = None, *, seed: int | None = None, **settings: Any
     ) -> None:
         self.config = build_config(AdminConfig, config, settings)
-        self._core = AdminCore(ClusterCore(self.config, drawing(seed)))
+        self._draw = drawing(seed)
+        self._core = AdminCore(ClusterCore(self.config, self._draw))
         self._connections = Connections(self.config)
         self._driver = PollingDriver(self._core, self._connections)
         self._is_closed = False
@@ -136,27 +138,58 @@ class Admin:
         """Delete the records of partitions below an offset; -1: all that are committed.
 
         Returns where each partition begins now, on every member of its ISR; once it does it stays
-        so. ApiError for the first that is refused (OFFSET_OUT_OF_RANGE above the high watermark),
-        with REQUEST_TIMED_OUT if not every member was heard of in time: ask again.
+        so. Whoever leads is asked again while the leader changes or a member is not heard of: twice
+        is as once. ApiError for the first partition that is refused (OFFSET_OUT_OF_RANGE above the
+        high watermark) or, when time is over, with the last error; the others may be done or not.
         """
+        limit_ms = self.config.default_api_timeout_ms if timeout_ms is None else timeout_ms
+        deadline_ms = monotonic_ms() + limit_ms
+        topic_id = self.describe_topics([name], timeout_ms=limit_ms)[0].topic_id
+        return {
+            partition: self._delete_records_of((name, topic_id), partition, offset, deadline_ms)
+            for partition, offset in sorted(before.items())
+        }
+
+    def _delete_records_of(
+        self, topic: tuple[str, str], partition: int, offset: int, deadline_ms: int
+    ) -> int:
+        name, topic_id = topic
+        what = f"deletion of records of {name}-{partition}"
+        failures = 0
+        while True:
+            left_ms = max(1, deadline_ms - monotonic_ms())
+            leader = self._leader_of(name, topic_id, partition, left_ms)
+            error = ErrorCode.LEADER_NOT_AVAILABLE
+            if leader >= 0:
+                part = DeleteRecordsPart(topic_id, partition, offset)
+                request = DeleteRecordsRequest((part,), min(self._parking_ms(), left_ms))
+                call = self._call(request, leader, min(left_ms, self.config.request_timeout_ms))
+                error = ErrorCode.REQUEST_TIMED_OUT
+                if isinstance(call.answer, DeleteRecordsResponse):
+                    (result,) = call.answer.parts
+                    if result.error is ErrorCode.NONE:
+                        return result.log_start_offset
+                    error = result.error
+            failures += 1
+            again_ms = monotonic_ms() + self._backoff_ms(failures)
+            if not ERRORS[error].retriable or again_ms >= deadline_ms:
+                raise ApiError(error, what)
+            self._driver.run_until(lambda: False, again_ms)
+
+    def _leader_of(self, name: str, topic_id: str, partition: int, timeout_ms: int) -> int:
         topic = self.describe_topics([name], timeout_ms=timeout_ms)[0]
-        began: dict[int, int] = {}
-        for partition, offset in sorted(before.items()):
-            if not 0 <= partition < len(topic.partitions):
-                detail = f"{name} has partitions 0 to {len(topic.partitions) - 1}"
-                raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, detail)
-            leader = topic.partitions[partition].leader_id
-            if leader < 0:
-                raise ApiError(ErrorCode.LEADER_NOT_AVAILABLE, f"{name}-{partition}")
-            part = DeleteRecordsPart(topic.topic_id, partition, offset)
-            request = DeleteRecordsRequest((part,), self._parking_ms())
-            what = f"deletion of records of {name}-{partition}"
-            answer = self._ask(request, leader, DeleteRecordsResponse, what, timeout_ms)
-            for result in answer.parts:
-                if result.error is not ErrorCode.NONE:
-                    raise ApiError(result.error, what)
-                began[result.partition] = result.log_start_offset
-        return began
+        if topic.topic_id != topic_id:
+            raise ApiError(ErrorCode.UNKNOWN_TOPIC_ID, f"{name} is another topic by now")
+        if not 0 <= partition < len(topic.partitions):
+            detail = f"{name} has partitions 0 to {len(topic.partitions) - 1}"
+            raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, detail)
+        return topic.partitions[partition].leader_id
+
+    def _backoff_ms(self, failures: int) -> int:
+        config = self.config
+        return backoff_ms(
+            failures, config.retry_backoff_ms, config.retry_backoff_max_ms, self._draw
+        )
 
     def list_topics(self, *, timeout_ms: int | None = None) -> list[str]:
         """The names of all topics, sorted."""

@@ -278,6 +278,12 @@ class Findings:
                 text = (*text[: COUNTEREXAMPLE_LINES_MAX - 1], f"… and {cut} more lines")
             self.examples.append(Finding(anomaly, place, text))
 
+    def withdraw(self, anomaly: str, count: int) -> None:
+        """So many occurrences are told elsewhere."""
+        self.counts[anomaly] -= count
+        if not self.counts[anomaly]:
+            del self.counts[anomaly]
+
     def tell(self, anomaly: str, place: str, *lines: str) -> None:
         """`add` for a counterexample that is at hand anyway."""
         self.add(anomaly, place, lambda: lines)

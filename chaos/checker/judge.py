@@ -14,9 +14,10 @@ from pathlib import Path
 from chaos.checker import dump_checker, order_checker, replication_checker
 from chaos.checker.anomalies import VOCABULARY, Findings
 from chaos.checker.log_checker import Content, check_content
+from chaos.checker.losses import Loss, LossProver
 from chaos.checker.model import FAIL, OK, UNKNOWN, History, load_history
 from chaos.checker.replicas import PartitionDump, compare_replicas
-from chaos.checker.replication_checker import ReplicationSummary
+from chaos.checker.replication_checker import Metadata, ReplicationSummary
 from chaos.checker.run_info import FaultRow, RunInfo, read_faults, read_run_info
 from chaos.checker.verdict import (
     GUARANTEES,
@@ -32,6 +33,12 @@ WINDOW_MIN_MS = 1_000
 """Shorter times without acks are not worth a line."""
 
 SECOND_NS = 1_000_000_000
+
+ALLOWED = {
+    "lost-write": "flush=async: min.insync.replicas members lost their tails, or it was accepted"
+}
+"""Why an anomaly is no finding under flush=async after a power loss."""
+ALLOWED_ANY = "flush=async and a power loss: no promise"
 
 
 def judge(run_dir: Path) -> Verdict:
@@ -68,17 +75,18 @@ class _Trial:
         self.findings = Findings()
         self.suspended = Findings()
         self.judged = _Judged()
+        self.losses: list[Loss] = []
         self.dumps = self._dumps()
         self.witness = Witness(history, self.dumps, evidence)
 
     def verdict(self) -> Verdict:
         self._check_run()
-        self._check_partitions()
-        summary = self._check_replication()
+        metadata = replication_checker.check_metadata(self.evidence, self.findings)
+        self._check_partitions(metadata)
+        summary = self._check_replication(metadata)
         gates = tuple(self._gates(summary))
         found = {name: self.findings.counts[name] for name in self.findings.names}
         outcome = "invalid" if found else "valid" if all(g.passed for g in gates) else "unknown"
-        why = "flush=async and a power loss: no promise"
         return Verdict(
             outcome=outcome,  # type: ignore[arg-type]
             checks=tuple(self._check_results(summary)),
@@ -91,8 +99,10 @@ class _Trial:
             faults=dict(sorted(Counter(f.kind for f in self.faults if _injected(f)).items())),
             windows=tuple(self._windows()),
             allowed=tuple(
-                (name, self.suspended.counts[name], why) for name in self.suspended.names
+                (name, self.suspended.counts[name], ALLOWED.get(name, ALLOWED_ANY))
+                for name in self.suspended.names
             ),
+            losses=tuple(self.losses),
             notes=tuple(self._notes()),
             command=self.run.command,
         )
@@ -121,6 +131,10 @@ class _Trial:
             return self.suspended
         return self.findings
 
+    def _findings_of_elections(self, topic: str) -> Findings:
+        info = self.run.topics.get(topic)
+        return self.suspended if info is not None and info.unclean else self.findings
+
     def _findings_for(self, place: int) -> Findings:
         return self._findings_of_topic(self.history.places[place][0])
 
@@ -137,7 +151,7 @@ class _Trial:
                 f"{run.heal_limit_ms} ms after the last fault the replicas were not yet equal",
             )
 
-    def _check_partitions(self) -> None:
+    def _check_partitions(self, metadata: Metadata) -> None:
         history = self.history
         contents: dict[int, Content] = {}
         for place in range(len(history.places)):
@@ -145,6 +159,8 @@ class _Trial:
             dump = self.dumps.get(place)
             content = check_content(history, place, dump, self.witness, findings)
             contents[place] = content
+            if findings is self.suspended:
+                self._prove_losses(place, content, metadata)
             self.judged.compared += content.compared
             self.judged.acked_all += content.acked_count
             order_checker.check_send_order(history, content, self.witness, findings)
@@ -156,9 +172,30 @@ class _Trial:
                 dump_checker.check_dump(dump, findings)
         order_checker.check_polls(history, contents, self.witness, self._findings_for)
 
-    def _check_replication(self) -> ReplicationSummary:
-        metadata = replication_checker.check_metadata(self.evidence, self.findings)
-        replication_checker.check_elections(self.evidence, metadata, self._findings_of_topic)
+    def _prove_losses(self, place: int, content: Content, metadata: Metadata) -> None:
+        """A loss that flush=async does not explain is a lost write as everywhere."""
+        if not content.lost:
+            return
+        topic, partition = self.history.places[place]
+        topic_id = next(known for known, name in self.evidence.topic_names.items() if name == topic)
+        prover = LossProver(
+            self.evidence,
+            metadata,
+            self.faults,
+            (topic_id, partition),
+            self.history.place_name(place),
+            unclean=self.run.topics[topic].unclean,
+        )
+        sends = self.history.sends
+        for loss in prover.prove((sends.offset[n], sends.leader_epoch[n]) for n in content.lost):
+            if loss.is_allowed:
+                self.losses.append(loss)
+                continue
+            self.suspended.withdraw("lost-write", loss.record_count)
+            self.findings.add("lost-write", loss.place, loss.describe, loss.record_count)
+
+    def _check_replication(self, metadata: Metadata) -> ReplicationSummary:
+        replication_checker.check_elections(self.evidence, metadata, self._findings_of_elections)
         return replication_checker.check_facts(self.evidence, metadata, self._findings_of_topic)
 
     # --- what it amounts to -----------------------------------------------------------------------
@@ -277,8 +314,12 @@ class _Trial:
     def _check_results(self, summary: ReplicationSummary) -> list[CheckResult]:
         judged, facts = self.judged, bool(summary.metadata_entries)
         replicas = max((len(dump.logs) for dump in self.dumps.values()), default=0)
+        stored = f"{judged.compared:,} records on {replicas} replicas"
+        if self.losses:
+            gone = sum(loss.record_count for loss in self.losses)
+            stored += f", {gone:,} gone as flush=async allows"
         basis = {
-            "G1": (judged.compared > 0, f"{judged.compared:,} records on {replicas} replicas"),
+            "G1": (judged.compared > 0, stored),
             "G2": (
                 facts and summary.acks_judged > 0,
                 f"{summary.acks_judged:,} acks joined with {summary.metadata_entries} entries",

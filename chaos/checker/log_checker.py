@@ -40,6 +40,8 @@ class Content:
     """acks=all acks."""
     compared: int = 0
     """Of these, those that were compared with every replica (or, without dumps, read)."""
+    lost: list[int] = field(default_factory=list)
+    """Numbers of the sends that were acked and are gone."""
 
 
 def check_content(
@@ -308,6 +310,7 @@ class _ContentChecker:
         sends = self.history.sends
         value, offset = sends.value[number], sends.offset[number]
         name = value_name(value)
+        self.content.lost.append(number)
         self.findings.add(
             "lost-write",
             self.name,

@@ -22,6 +22,8 @@ class TopicInfo:
     replication_factor: int
     min_isr: int
     flush: str = "ack"
+    unclean: bool = False
+    """Whether whoever is alive may lead: then a loss was accepted beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def run_info(raw: dict[str, Any]) -> RunInfo:
                 int(topic["replication_factor"]),
                 int(topic["min_isr"]),
                 str(topic.get("flush", "ack")),
+                bool(topic.get("unclean", False)),
             )
             for name, topic in raw["topics"].items()
         }

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from chaos.checker.anomalies import Finding, anomaly_named
+from chaos.checker.losses import Loss
 
 Outcome = Literal["valid", "invalid", "unknown"]
 
@@ -75,6 +76,8 @@ class Verdict:
     faults: dict[str, int] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
     allowed: tuple[tuple[str, int, str], ...] = ()
+    losses: tuple[Loss, ...] = ()
+    """Acked records that are gone, within what flush=async allows."""
     notes: tuple[str, ...] = ()
     command: str = ""
 
@@ -124,10 +127,24 @@ class Verdict:
         lines.append("judged")
         lines += [f"  {check.guarantee}  {check.outcome:10}  {check.text}" for check in self.checks]
         lines += [f"  allowed: {name} ({number}), {why}" for name, number, why in self.allowed[:2]]
+        lines += _tell_losses(self.losses)
         lines.append("counts as evidence only if")
         lines += [f"  {'yes' if gate.passed else 'NO ':3}  {gate.text}" for gate in self.gates]
         lines += [f"note    {note}" for note in self.notes[:2]]
         return lines
+
+
+def _tell_losses(losses: Sequence[Loss]) -> list[str]:
+    """The largest loss in full, the others as a number; verdict.json has them all."""
+    if not losses:
+        return []
+    largest = max(losses, key=lambda loss: loss.record_count)
+    first, *how = largest.describe()
+    lines = [f"lost    {first}", *(f"        {line}" for line in how)]
+    if len(losses) > 1:
+        rest = sum(loss.record_count for loss in losses) - largest.record_count
+        lines.append(f"        and {rest:,} records in {len(losses) - 1} other stretches likewise")
+    return lines
 
 
 def _fault_text(faults: dict[str, int]) -> str:

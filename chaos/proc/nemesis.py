@@ -68,7 +68,7 @@ class Active:
     """A fault that holds now."""
 
     fault: Fault
-    victim: int
+    target: str
     undo: Callable[[], Seen]
 
 
@@ -172,7 +172,7 @@ class Nemesis:
         self._record(
             FaultEvent(time_ns, fault.kind.value, "inject", target, seen.confirmed, detail)
         )
-        return Active(fault, victim, undo)
+        return Active(fault, target, undo)
 
     def lift(self, active: Active) -> None:
         """End the fault, look whether it did, record both."""
@@ -186,7 +186,7 @@ class Nemesis:
                 time.monotonic_ns(),
                 active.fault.kind.value,
                 "lift",
-                str(active.victim),
+                active.target,
                 seen.confirmed,
                 seen.detail,
             )
@@ -246,33 +246,39 @@ class Nemesis:
     ) -> tuple[str, Callable[[], tuple[Seen, Callable[[], Seen]]]]:
         """The target in words, and what to do."""
         if fault.kind is FaultKind.KILL:
-            return str(victim), lambda: self._kill(victim)
+            return str(victim), lambda: self._kill([victim])
+        if fault.kind is FaultKind.POWER_LOSS:
+            everybody = self._wiring.cluster.node_ids
+            return ",".join(map(str, everybody)), lambda: self._kill(everybody)
         if fault.kind is FaultKind.PAUSE:
             return str(victim), lambda: self._pause(victim)
         if fault.kind is FaultKind.PARTITION:
             return str(victim), lambda: self._partition(fault, victim)
         return str(victim), lambda: self._disturb(fault, victim)
 
-    def _kill(self, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+    def _kill(self, victims: Sequence[int]) -> tuple[Seen, Callable[[], Seen]]:
         cluster, proxies = self._wiring.cluster, self._wiring.proxies
-        process = cluster.kill(victim)
+        processes = [cluster.kill(victim) for victim in victims]
         # A live proxy before a dead node would accept connections, and they would come in storms.
-        closed = [r.link for r in self._wiring.routes if r.link.target == victim]
+        closed = [r.link for r in self._wiring.routes if r.link.target in victims]
         for link in closed:
             proxies.close(link)
-        is_gone = cluster.state(victim) is ProcessState.GONE
+        are_gone = all(cluster.state(victim) is ProcessState.GONE for victim in victims)
 
         def undo() -> Seen:
-            cluster.start([victim])
-            check = self._await_node(victim)
+            cluster.start(victims)
+            checks = {victim: self._await_node(victim) for victim in victims}
             for link in closed:
                 proxies.reopen(link)
-            if not check.upstream_flows:
-                return Seen(False, f"does not answer: {cluster.log_tail(victim, 1)}")
-            started = cluster.process(victim)
-            return Seen(True, f"answers as pid {started.pid if started else 0}")
+            for victim, check in checks.items():
+                if not check.upstream_flows:
+                    return Seen(False, f"does not answer: {cluster.log_tail(victim, 1)}")
+            started = [cluster.process(victim) for victim in victims]
+            pids = ", ".join(str(process.pid if process else 0) for process in started)
+            return Seen(True, f"answers as pid {pids}")
 
-        return Seen(is_gone, f"pid {process.pid} {'gone' if is_gone else 'still there'}"), undo
+        pids = ", ".join(str(process.pid) for process in processes)
+        return Seen(are_gone, f"pid {pids} {'gone' if are_gone else 'still there'}"), undo
 
     def _await_node(self, node_id: int) -> LinkCheck:
         address = self._wiring.cluster.spec.node(node_id).broker_address

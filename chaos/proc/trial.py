@@ -66,6 +66,17 @@ class TrialOptions:
     """A name of chaos.proc.scripts, in place of the seeded schedule."""
     command: str = ""
 
+    @property
+    def loses_power(self) -> bool:
+        """Whether kill -9 takes what was not synced, of one node as of all."""
+        return FaultKind.POWER_LOSS in self.kinds
+
+    @property
+    def unclean(self) -> bool:
+        """After a power loss of all under flush=async nobody may lead until the loss is accepted;
+        a trial accepts it beforehand."""
+        return self.loses_power and self.flush == "async"
+
 
 @dataclass(slots=True)
 class Progress:
@@ -80,12 +91,14 @@ class Progress:
 Show = Callable[[Progress], None]
 
 
-def programs_for(mutants: tuple[str, ...]) -> Programs:
-    """Ordinary nodes, or nodes with planted bugs."""
-    if not mutants:
+def programs_for(options: TrialOptions) -> Programs:
+    """Ordinary nodes, or nodes with planted bugs or with disks that forget."""
+    words = [word for name in options.mutants for word in ("--mutant", name)]
+    if options.loses_power:
+        words.append("--forgetful-disk")
+    if not words:
         return Programs()
-    named = [word for name in mutants for word in ("--mutant", name)]
-    return Programs(node=(*BROKER_COMMAND[:2], "chaos.proc.node", *named, "--config"))
+    return Programs(node=(*BROKER_COMMAND[:2], "chaos.proc.node", *words, "--config"))
 
 
 class Trial:
@@ -123,7 +136,7 @@ class Trial:
             options.run_dir / "cluster",
             plan,
             [*names, ADMIN],
-            programs=programs_for(options.mutants),
+            programs=programs_for(options),
             say=self._say,
         )
         try:
@@ -179,6 +192,8 @@ class Trial:
     def _create_topic(self, wiring: Wiring) -> None:
         options = self.options
         settings = {"min_insync_replicas": str(options.min_isr), "flush": options.flush}
+        if options.unclean:
+            settings["unclean_leader_election_enable"] = "true"
         try:
             with Admin(
                 bootstrap_servers=wiring.bootstrap(ADMIN),
@@ -276,8 +291,10 @@ class Trial:
                     "replication_factor": options.replication_factor,
                     "min_isr": options.min_isr,
                     "flush": options.flush,
+                    "unclean": options.unclean,
                 }
             },
+            "power_loss": options.loses_power,
             **self.marks,
             "heal_limit_ms": HEAL_LIMIT_MS,
             "nemesis": [kind.value for kind in (SCRIPT_KINDS if options.script else options.kinds)],

@@ -18,7 +18,7 @@ import pytest
 from broker.wire.batch_header import LOG_OVERHEAD_BYTES, prefix
 from broker.wire.record_batch import encode_batch
 from chaos.checker.anomalies import Findings, table
-from chaos.checker.judge import judge
+from chaos.checker.judge import ALLOWED, judge
 from chaos.checker.run_info import RunError
 from chaos.checker.verdict import REPORT_LINES_MAX, Verdict
 from chaos.history import (
@@ -46,6 +46,7 @@ class Sent:
     end_ms: int
     outcome: str
     offset: int = -1
+    leader_epoch: int = 0
 
     @property
     def name(self) -> str:
@@ -91,6 +92,7 @@ class CleanRun:
             partition = rng.randint(0, 1)
             sent = Sent(uid, counters[uid], partition, time_ms, time_ms + rng.randint(1, 90), "ok")
             counters[uid] += 1
+            sent.leader_epoch = time_ms // 2_500
             luck = rng.random()
             if luck < 0.05:
                 sent.outcome = "fail"
@@ -101,7 +103,7 @@ class CleanRun:
                     sent.offset = len(log[partition])
                 stored_ms[partition].append(sent.end_ms)
                 payload = encode_value(uid, sent.counter, 60)
-                log[partition].append(Stored(uid, sent.counter, time_ms // 2_500, payload))
+                log[partition].append(Stored(uid, sent.counter, sent.leader_epoch, payload))
             self.sends.append(sent)
         for consumer in (8, 9):
             for partition in (0, 1):
@@ -225,10 +227,13 @@ class CleanRun:
             begin_ns = sent.begin_ms * MS
             place = ("t", sent.partition, sent.uid, sent.counter, crc)
             op = producers.send(begin_ns, sent.uid, *place)
-            attempt = Attempt(1, 0, 0, "no" if sent.outcome == "fail" else "yes")
+            leader = 1 + sent.leader_epoch % 3
+            told = "no" if sent.outcome == "fail" else "yes"
+            attempt = Attempt(leader, sent.leader_epoch, 0, told)
             if sent.outcome == "ok":
                 end_ns = sent.end_ms * MS
-                producers.ok(op, end_ns, sent.partition, sent.offset, 0, [attempt])
+                where = (sent.partition, sent.offset, sent.leader_epoch)
+                producers.ok(op, end_ns, *where, [attempt])
             elif sent.outcome == "fail":
                 producers.fail(op, sent.end_ms * MS, "NOT_ENOUGH_REPLICAS", [attempt])
             else:
@@ -553,16 +558,30 @@ def test_torn_files_are_judged_by_what_there_is(tmp_path: Path) -> None:
     )
 
 
+def come_back_empty(run: CleanRun, *nodes: int) -> None:
+    """At the end these nodes find nothing in their logs."""
+    for node in nodes:
+        life = {"node": node, "incarnation": "b", "topic": TOPIC_ID, "leo": 0}
+        for partition in (0, 1):
+            run.facts[node].append(life | {"n": 1, "kind": "Recovered", "p": partition})
+
+
 def test_flush_async_promises_nothing_after_a_power_loss(tmp_path: Path) -> None:
     run = CleanRun(7)
     lose_a_record(run, Random(7))
     run.run["power_loss"] = True
     assert judged(run, tmp_path / "ack").found == {"lost-write": 1}
     run.run["topics"]["t"]["flush"] = "async"
+    unproven = judged(run, tmp_path / "unproven")
+    assert unproven.found == {"lost-write": 1}, "nobody came back from a crash without it"
+    assert "0 members lost their tails, 2 is min ISR" in unproven.render()
+    come_back_empty(run, 1, 2)
     verdict = judged(run, tmp_path / "async")
     assert verdict.outcome == "valid"
-    assert verdict.allowed == (("lost-write", 1, "flush=async and a power loss: no promise"),)
-    assert "allowed: lost-write (1)" in verdict.render()
+    assert verdict.allowed == (("lost-write", 1, ALLOWED["lost-write"]),)
+    (loss,) = verdict.losses
+    assert (loss.record_count, [tail.node for tail in loss.tails]) == (1, [1, 2])
+    assert "node 2 came back with log end 0 after a crash that nobody noted" in verdict.render()
     run.run["power_loss"] = False
     assert judged(run, tmp_path / "no-power-loss").found == {"lost-write": 1}
 

@@ -34,7 +34,9 @@ def test_faults_keep_their_bounds(seed: int, load_ms: int, kinds: set[FaultKind]
     for number, fault in enumerate(faults):
         assert timing.first_ms <= fault.start_ms
         assert fault.end_ms + timing.tail_ms <= load_ms
-        if number < DEPOSING_FAULTS:
+        if fault.kind is FaultKind.POWER_LOSS:
+            assert timing.outage_min_ms <= fault.duration_ms <= timing.outage_max_ms
+        elif number < DEPOSING_FAULTS:
             assert timing.deposing_min_ms <= fault.duration_ms <= timing.deposing_max_ms
             assert fault.victim is Victim.LEADER
             assert fault.shape not in (Shape.DEAF, Shape.CLIENTS)
@@ -44,8 +46,7 @@ def test_faults_keep_their_bounds(seed: int, load_ms: int, kinds: set[FaultKind]
         assert (fault.shape is not None) == (fault.kind is FaultKind.PARTITION)
         assert (fault.latency_ms > 0) == (fault.kind is FaultKind.SLOW)
     for earlier, later in pairwise(faults):
-        restart_ms = timing.restart_ms if earlier.kind is FaultKind.KILL else 0
-        gap_ms = later.start_ms - earlier.end_ms - restart_ms
+        gap_ms = later.start_ms - earlier.end_ms - timing.restart_of(earlier.kind)
         assert timing.gap_min_ms <= gap_ms <= timing.gap_max_ms
 
 
@@ -86,7 +87,7 @@ def test_kinds_are_parsed(text: str, kinds: tuple[FaultKind, ...]) -> None:
 
 
 def test_an_unknown_kind_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown fault quake: take kill, pause, partition, stall"):
+    with pytest.raises(ValueError, match="unknown fault quake: take kill, power-loss, pause"):
         parse_kinds("kill,quake")
 
 

@@ -26,6 +26,10 @@ from broker.wire.messages import (
     BrokerEndpoint,
     CreateTopicRequest,
     CreateTopicResponse,
+    DeleteRecordsPart,
+    DeleteRecordsPartResult,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
     DeleteTopicRequest,
     DeleteTopicResponse,
     DescribeNodeRequest,
@@ -126,6 +130,8 @@ class FakeCluster:
         """Asked for each batch: None takes it, an error refuses it, or SILENCE, LOSE_ACK."""
         self.lose_answers: dict[type, int] = {}
         """How many answers to requests of a type get lost, after the request was carried out."""
+        self.deletion_errors: list[ErrorCode] = []
+        """What the next deletions of records are refused with."""
         self.mute: set[int] = set()
         """Nodes that read everything and answer nothing."""
         self.lock = threading.RLock()
@@ -308,6 +314,8 @@ class FakeCluster:
                 gone = self.topics.pop(body.name, None)
                 error = ErrorCode.NONE if gone else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
                 return DeleteTopicResponse(error, "", False), []
+            case DeleteRecordsRequest():
+                return DeleteRecordsResponse(tuple(self._delete(node, p) for p in body.parts)), []
             case DescribeNodeRequest():
                 roles = ("broker",)
                 return DescribeNodeResponse(
@@ -415,6 +423,21 @@ class FakeCluster:
             none = ErrorCode.NONE
             topics.append(TopicInfo(none, name, topic.topic_id, 1, "ack", limit, (), partitions))
         return MetadataResponse("fake", self._index, 1, tuple(brokers), tuple(topics))
+
+    def _delete(self, node: int, part: DeleteRecordsPart) -> DeleteRecordsPartResult:
+        state = self._partition(part.topic_id, part.partition)
+        if self.deletion_errors:
+            error = self.deletion_errors.pop(0)
+        elif state is None or state.leader != node:
+            error = ErrorCode.NOT_LEADER_OR_FOLLOWER
+        elif part.before_offset > state.log_end_offset:
+            error = ErrorCode.OFFSET_OUT_OF_RANGE
+        else:
+            state.log_start_offset = part.before_offset
+            return DeleteRecordsPartResult(
+                part.topic_id, part.partition, ErrorCode.NONE, part.before_offset
+            )
+        return DeleteRecordsPartResult(part.topic_id, part.partition, error, -1)
 
     def _list_offsets(self, part: ListOffsetsPart) -> ListOffsetsPartResult:
         state = self._partition(part.topic_id, part.partition)

@@ -13,6 +13,7 @@ from broker.wire.errors import ApiError, ErrorCode
 from broker.wire.messages import (
     Appended,
     CreateTopicRequest,
+    DeleteRecordsRequest,
     DescribeNodeRequest,
     MetadataRequest,
     ProducePart,
@@ -461,6 +462,33 @@ def test_a_question_whose_answer_is_lost_is_asked_again(cluster: FakeCluster) ->
     with Admin(bootstrap_servers=cluster.bootstrap_servers, **FAST) as admin:
         assert admin.list_topics() == ["t"]
         assert admin.describe_node(3).node_id == 3
+
+
+def test_a_deletion_of_records_follows_the_leader(cluster: FakeCluster) -> None:
+    with producer_of(cluster) as producer:
+        for partition in (0, 1):
+            producer.send_many("t", [b"x"] * 10, partition=partition).result(WAIT_S)
+    cluster.deletion_errors = [ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.REQUEST_TIMED_OUT]
+    cluster.lose_answers = {DeleteRecordsRequest: 1}
+    with Admin(bootstrap_servers=cluster.bootstrap_servers, **FAST) as admin:
+        assert admin.delete_records("t", {1: 4, 0: 7}, timeout_ms=WAIT_S * 1_000) == {0: 7, 1: 4}
+        assert cluster.count(DeleteRecordsRequest) == 3 + 1, "the lost answer was a refusal"
+
+
+def test_a_deletion_of_records_that_is_refused_or_takes_too_long(cluster: FakeCluster) -> None:
+    with Admin(bootstrap_servers=cluster.bootstrap_servers, **FAST) as admin:
+        with pytest.raises(ApiError, match="OFFSET_OUT_OF_RANGE"):
+            admin.delete_records("t", {2: 1})
+        assert cluster.count(DeleteRecordsRequest) == 1
+        with pytest.raises(ApiError, match="partitions 0 to 2"):
+            admin.delete_records("t", {3: 0})
+        cluster.deletion_errors = [ErrorCode.NOT_LEADER_OR_FOLLOWER] * 1_000
+        with pytest.raises(ApiError, match="NOT_LEADER_OR_FOLLOWER"):
+            admin.delete_records("t", {0: 0}, timeout_ms=300)
+        assert cluster.count(DeleteRecordsRequest) > 3
+        cluster.topics["t"].partitions[0].leader = -1
+        with pytest.raises(ApiError, match="LEADER_NOT_AVAILABLE"):
+            admin.delete_records("t", {0: 0}, timeout_ms=100)
 
 
 def test_cluster_and_nodes(cluster: FakeCluster) -> None:

@@ -1,0 +1,200 @@
+"""What flush=async may lose, proven: which acked records, by which crashes, and whether enough.
+
+Under flush=async an acked record may vanish when at least min.insync.replicas members of the ISR
+that acked it lose what they had not synced (the fault budget of G1), or when an operator let an
+unclean election take place. Every other loss is a lost write, whatever the flush mode. Joined by
+epochs and each node's own order: a node came back *after* an ack if the next role that it took is
+of later (leader, partition) epochs than the ack, since a crash puts it out of the ISR before it may
+take one. Times only name the crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from chaos.checker.replication_checker import Metadata, PartitionKey
+from chaos.checker.run_info import FaultRow
+from chaos.evidence import Evidence, Fact
+
+_ROLES = ("BecameLeader", "BecameFollower", "BecameOffline")
+_CRASHES = ("kill", "power-loss")
+
+
+@dataclass(frozen=True, slots=True)
+class TailLoss:
+    """A member of the ISR that held the record and came back from a crash without it."""
+
+    node: int
+    log_end_offset: int
+    """With which it came back."""
+    crash: str
+    """What was done to it, in words."""
+
+    def describe(self) -> str:
+        return f"node {self.node} came back with log end {self.log_end_offset} after {self.crash}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Consecutive offsets of acked records that are gone, all with one fate."""
+
+    place: str
+    first_offset: int
+    last_offset: int
+    record_count: int
+    leader: int
+    leader_epoch: int
+    isr: tuple[int, ...]
+    min_isr: int
+    tails: tuple[TailLoss, ...]
+    unclean_election: str
+    """The first one after the ack, in words; empty if there was none."""
+
+    @property
+    def is_allowed(self) -> bool:
+        """Did enough members lose their tails, or somebody accept the loss?"""
+        return 0 < self.min_isr <= len(self.tails) or bool(self.unclean_election)
+
+    def describe(self) -> list[str]:
+        """What was lost, and how; the last line is the reckoning."""
+        offsets = f"offsets {self.first_offset} to {self.last_offset}"
+        if self.leader < 0:
+            by = "by nobody whose facts we have"
+        else:
+            by = (
+                f"by node {self.leader} in leader epoch {self.leader_epoch}, ISR {list(self.isr)}, "
+                f"min ISR {self.min_isr}"
+            )
+        enough = self.min_isr <= len(self.tails)
+        reckoning = f"{len(self.tails)} members lost their tails, {self.min_isr} is min ISR"
+        if not enough and self.unclean_election:
+            reckoning += f"; accepted by {self.unclean_election}"
+        return [
+            f"{self.record_count:,} acked records of {self.place}, {offsets}, acked {by}",
+            *(tail.describe() for tail in self.tails),
+            reckoning,
+        ]
+
+
+class LossProver:
+    """Finds the fate of lost records of one partition."""
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        metadata: Metadata,
+        faults: Sequence[FaultRow],
+        key: PartitionKey,
+        place: str,
+        *,
+        unclean: bool,
+    ) -> None:
+        """`unclean`: the topic lets whoever is alive lead."""
+        self._place = place
+        self._faults = faults
+        self._facts = {
+            node: [fact for fact in facts if (fact.topic_id, fact.partition) == key]
+            for node, facts in evidence.facts.items()
+        }
+        self._acks: dict[int, list[Fact]] = {}
+        for facts in self._facts.values():
+            for fact in facts:
+                if fact.kind == "Acked":
+                    self._acks.setdefault(fact.leader_epoch, []).append(fact)
+        self._unclean = [
+            (after.leader_epoch, f"the unclean election of node {after.leader}")
+            for before, after in pairwise(metadata.versions.get(key, ()))
+            if unclean and after.leader not in (-1, before.leader, *before.isr, *before.elr)
+        ]
+
+    def prove(self, lost: Iterable[tuple[int, int]]) -> list[Loss]:
+        """Losses from (offset, leader epoch of the ack) of each record, neighbours together."""
+        losses: list[Loss] = []
+        for leader_epoch, offset in sorted((epoch, offset) for offset, epoch in lost):
+            loss = self._fate(offset, leader_epoch)
+            if losses and _continues(losses[-1], loss):
+                losses[-1] = replace(
+                    losses[-1], last_offset=offset, record_count=losses[-1].record_count + 1
+                )
+            else:
+                losses.append(loss)
+        return losses
+
+    def _fate(self, offset: int, leader_epoch: int) -> Loss:
+        ack = next(
+            (
+                fact
+                for fact in self._acks.get(leader_epoch, ())
+                if fact.details["first"] <= offset <= fact.details["last"]
+            ),
+            None,
+        )
+        unclean = next((text for epoch, text in self._unclean if epoch > leader_epoch), "")
+        if ack is None:
+            return Loss(self._place, offset, offset, 1, -1, leader_epoch, (), 0, (), unclean)
+        isr = tuple(sorted(ack.details["isr"]))
+        tails = [self._tail_loss(node, offset, ack) for node in isr]
+        return Loss(
+            self._place,
+            offset,
+            offset,
+            1,
+            ack.node,
+            leader_epoch,
+            isr,
+            ack.details["min_isr"],
+            tuple(tail for tail in tails if tail is not None),
+            unclean,
+        )
+
+    def _tail_loss(self, node: int, offset: int, ack: Fact) -> TailLoss | None:
+        """How this member lost the record; None if it still had it or cut it off itself."""
+        back: Fact | None = None
+        for fact in self._facts.get(node, ()):
+            is_later = _epochs(fact) > _epochs(ack)
+            if fact.kind == "Recovered":
+                back = fact if fact.log_end_offset <= offset else None
+            elif fact.kind in _ROLES and not is_later:
+                back = None  # this life began before the ack: what it lacked it fetched
+            elif is_later and (back is not None or _cuts(fact, offset)):
+                break
+        if back is None:
+            return None
+        return TailLoss(node, back.log_end_offset, self._crash_before(node, back))
+
+    def _crash_before(self, node: int, back: Fact) -> str:
+        """The last thing done to this node before it came back."""
+        crashes = [
+            fault
+            for fault in self._faults
+            if fault.action == "inject"
+            and fault.kind in _CRASHES
+            and str(node) in fault.target.split(",")
+            and fault.time_ns <= back.time_ns
+        ]
+        if not crashes:
+            return "a crash that nobody noted"
+        last = max(crashes, key=lambda fault: fault.time_ns)
+        ago_ms = (back.time_ns - last.time_ns) // 1_000_000
+        return f"{last.kind} number {self._number(last)} ({ago_ms} ms before)"
+
+    def _number(self, fault: FaultRow) -> int:
+        injected = [row for row in self._faults if row.action == "inject"]
+        return injected.index(fault) + 1
+
+
+def _cuts(fact: Fact, offset: int) -> bool:
+    return fact.kind == "Truncated" and fact.log_end_offset <= offset
+
+
+def _epochs(fact: Fact) -> tuple[int, int]:
+    return fact.leader_epoch, fact.partition_epoch
+
+
+def _continues(before: Loss, loss: Loss) -> bool:
+    """Is this the next offset, with the same fate?"""
+    return loss.first_offset == before.last_offset + 1 and loss == replace(
+        before, first_offset=loss.first_offset, last_offset=loss.last_offset, record_count=1
+    )
