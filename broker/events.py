@@ -241,7 +241,7 @@ class Fact:
 
     `kind`: BecameLeader, BecameFollower, BecameOffline, Appended, HwAdvanced, Truncated,
     IsrProposed, IsrResult, Acked, ProduceRefused, Recovered, DamageFound, BeganAnew,
-    CommittedLost, LogStartMoved, DiskFailed, RaftRole, Applied, Restored.
+    CommittedLost, LogStartMoved, StrayLog, DiskFailed, RaftRole, Applied, Restored.
     """
 
     kind: str

@@ -248,6 +248,7 @@ LOGGED_FACTS = (
     "CommittedLost",
     "DamageFound",
     "BeganAnew",
+    "StrayLog",
     "DiskFailed",
 )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from broker.config import NodeConfig, TopicConfig, may_lose_committed
-from broker.events import Plane, Remove, ResetLink, Sync, SyncToken
+from broker.events import Fact, Plane, Remove, ResetLink, Sync, SyncToken
 from broker.log.errors import CorruptFile, LogMismatch
 from broker.log.log_manager import LogManager
 from broker.log.partition_log import PartitionLog, SyncRequest
@@ -82,6 +82,8 @@ class ReplicaManager:
             if log.topic_id not in image.topics:
                 # Deleted while we were away: our registration is younger than all that we held.
                 self.outbox.add(Remove(self.logs.remove(log.topic_id, log.partition)))
+            elif not self._is_assigned(log.topic_id, log.partition):
+                self._leave_alone(log)
         for topic in image.topics.values():
             for number in range(len(topic.partitions)):
                 self._apply_partition((topic.topic_id, number), now_ms)
@@ -105,6 +107,20 @@ class ReplicaManager:
         if delta.brokers_changed:
             for partition in self.partitions.values():
                 partition.forget_old_incarnations(image.brokers, now_ms)
+
+    def _is_assigned(self, topic_id: str, partition: int) -> bool:
+        partitions = self.image.topics[topic_id].partitions
+        return partition < len(partitions) and self.config.node_id in partitions[partition].replicas
+
+    def _leave_alone(self, log: PartitionLog) -> None:
+        """A stray: the topic is there, but nobody gave us this partition of it. It plays no part,
+        and what it holds is not ours to remove."""
+        end = log.log_end_offset
+        path = self.logs.remove(log.topic_id, log.partition)
+        details: dict[str, int | str | bool | tuple[int, ...]] = {"path": path}
+        self.outbox.fact(
+            Fact("StrayLog", log.topic_id, log.partition, log_end_offset=end, details=details)
+        )
 
     def _apply_partition(self, key: PartitionKey, now_ms: int) -> None:
         topic = self.image.topics.get(key[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.events import Answered, Plane, Remove, ResetLink, Sync, Synced, SyncToken, Unsent
+from broker.events import Answered, Fact, Plane, Remove, ResetLink, Sync, Synced, SyncToken, Unsent
 from broker.quorum.records import TopicDeleted
 from broker.replica.partition import PartitionRole
 from broker.wire.errors import ErrorCode
@@ -456,6 +456,27 @@ def test_a_log_whose_topic_was_deleted_while_the_broker_was_away_is_removed() ->
     again.metadata()
     assert len(again.removed) == 1
     assert TOPIC in again.removed[0]
+
+
+def test_a_log_that_nobody_gave_us_plays_no_part_and_is_left_alone() -> None:
+    first = leading()
+    first.produce("a")
+    first.sync()
+    (ours,) = first.disk.list_dir("logs")
+    stray = ours.replace("-0.", "-7.")
+    first.disk.make_dir(f"logs/{stray}")
+    first.disk.process_crash()
+    again = Stage(first.disk, "second")
+    again.entries = first.entries
+    again.sync()
+    again.metadata()
+    again.register()
+    again.metadata()
+    facts = [e for e in again.effects if isinstance(e, Fact) and e.kind == "StrayLog"]
+    assert [(fact.partition, fact.details["path"]) for fact in facts] == [(7, f"logs/{stray}")]
+    assert not again.removed
+    assert again.disk.list_dir("logs") == (ours, stray)
+    assert [log.partition for log in again.broker.logs.all()] == [0]
 
 
 def test_no_role_before_the_own_registration_is_applied() -> None:
