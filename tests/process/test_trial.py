@@ -66,6 +66,20 @@ def test_the_same_script_without_the_bug_finds_nothing_wrong(tmp_path: Path) -> 
     assert held.returncode == 0, story(held)
 
 
+def test_what_async_lost_is_proven_on_who_lost_it(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    fault = ("--nemesis", "power-loss", "--flush", "async")
+    held = prozess("run", *fault, "--time", "10", "--seed", "1", "-o", str(run_dir))
+    verdict = verdict_of(run_dir)
+    assert verdict["found"] == {}, story(held)
+    assert verdict["faults"] == {"power-loss": 1}
+    assert sum(loss["record_count"] for loss in verdict["losses"]) > 100, story(held)
+    for loss in verdict["losses"]:
+        assert len(loss["tails"]) >= loss["min_isr"] == 2, loss
+        assert all(tail["crash"].startswith("power-loss number 1") for tail in loss["tails"])
+    assert "came back with log end" in held.stdout
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_acks_before_replication_are_caught_within_five_seeds(tmp_path: Path) -> None:
