@@ -56,6 +56,7 @@ class BuiltInProxies:
     """LinkProxies without any other program."""
 
     kind = "built-in"
+    restarts = 0
 
     def __init__(self) -> None:
         self._links: dict[Link, _LinkState] = {}

@@ -60,6 +60,11 @@ class LinkProxies(Protocol):
         """What does the work, for the report: "toxiproxy 2.12.0", "built-in"."""
         ...
 
+    @property
+    def restarts(self) -> int:
+        """How often all connections broke because the proxies had to be started anew."""
+        ...
+
     def create(self, routes: Sequence[Route]) -> None:
         """Make one open proxy per route."""
         ...

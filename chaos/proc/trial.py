@@ -304,6 +304,7 @@ class Trial:
             "not_started": list(self.not_started),
             "found_dead": list(self.found_dead),
             "proxies": wiring.proxies.kind,
+            "proxy_restarts": wiring.proxies.restarts,
             "python": sys.version.split()[0],
             "command": options.command,
         }

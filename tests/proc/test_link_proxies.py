@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,49 @@ def test_a_stall_loses_nothing(
         proxies.heal(LINK)
         assert receive(connection, 4) == b"held"
         assert ask(connection, b"after") == b"after"
+
+
+class Deaf:
+    """A server that accepts connections and never reads."""
+
+    def __init__(self, port: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", port))
+
+    def close(self) -> None:
+        self.listener.close()
+
+
+def flood(address: str) -> socket.socket:
+    """A connection that takes no more bytes."""
+    connection = connect(address)
+    connection.settimeout(0.3)
+    with suppress(TimeoutError):
+        while True:
+            connection.sendall(bytes(1_048_576))
+    return connection
+
+
+def test_a_stall_of_a_connection_that_nobody_reads_can_be_lifted(
+    proxies: LinkProxies, ports: PortClaim, echo: str
+) -> None:
+    """toxiproxy-server hangs for ever in a call that changes such a connection."""
+    deaf = Deaf(ports.ports[3])
+    blocked = Route(LINK, f"127.0.0.1:{ports.ports[2]}", f"127.0.0.1:{ports.ports[3]}")
+    way = route(ports, echo, OTHER, 4)
+    proxies.create([blocked, way])
+    with flood(blocked.listen):
+        proxies.stall(LINK, Stream.UPSTREAM)
+        proxies.stall(OTHER, Stream.UPSTREAM)
+        with connect(way.listen) as connection:
+            assert not arrives(connection, b"held", 0.2)
+        proxies.heal(LINK)
+        with connect(way.listen) as connection:
+            assert not arrives(connection, b"held", 0.2), "what was not healed goes on"
+        proxies.heal(OTHER)
+        with connect(way.listen) as connection:
+            assert ask(connection, b"healed") == b"healed"
+        proxies.heal_all()
+    deaf.close()
 
 
 def test_latency_keeps_the_order(proxies: LinkProxies, ports: PortClaim, echo: str) -> None:
