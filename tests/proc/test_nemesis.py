@@ -166,9 +166,22 @@ def test_kill_closes_the_links_and_lifting_restarts(
     assert events[0].time_ns < events[1].time_ns
 
 
+def test_power_loss_is_everybodys(
+    wiring: Wiring, nemesis: Nemesis, events: list[FaultEvent]
+) -> None:
+    before = [wiring.cluster.process(node) for node in wiring.cluster.node_ids]
+    active = nemesis.inject(fault(FaultKind.POWER_LOSS))
+    states = [wiring.cluster.state(node) for node in wiring.cluster.node_ids]
+    assert states == [ProcessState.GONE] * 3
+    assert flowing(wiring) == set()
+    nemesis.lift(active)
+    assert not {*before} & {wiring.cluster.process(node) for node in wiring.cluster.node_ids}
+    assert [(e.kind, e.target, e.confirmed) for e in events] == [("power-loss", "1,2,3", True)] * 2
+
+
 def test_pause_and_resume(wiring: Wiring, nemesis: Nemesis, events: list[FaultEvent]) -> None:
     active = nemesis.inject(fault(FaultKind.PAUSE, Victim.LEADER))
-    assert active.victim == 1
+    assert active.target == "1"
     assert wiring.cluster.state(1) is ProcessState.PAUSED
     nemesis.lift(active)
     assert wiring.cluster.state(1) is ProcessState.RUNNING
@@ -191,7 +204,7 @@ def test_partitions_cut_exactly_their_links(
     alive: set[str],
 ) -> None:
     active = nemesis.inject(fault(FaultKind.PARTITION, shape=shape))
-    assert active.victim == 2
+    assert active.target == "2"
     touching = {name for name in flowing(wiring) if "2" in name.split("-")}
     assert {name for name in touching if "3" not in name.split("-")} == alive
     assert {"broker-1-3", "controller-3-1", "broker-client-1-1"} <= flowing(wiring)
