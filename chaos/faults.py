@@ -25,6 +25,14 @@ class FaultKind(Enum):
 
     KILL = "kill"
     """The process dies at once (kill -9) and is started again at the end. Its disk stays."""
+    KILL_MAJORITY = "kill-majority"
+    """As kill, of so many nodes that the others are no majority."""
+    KILL_ALL = "kill-all"
+    """As kill, of all nodes; what they had written stays."""
+    STOP = "stop"
+    """The process is asked to stop, hands over what it leads, ends, and is started at the end."""
+    ROLLING = "rolling"
+    """One node after the other is stopped and started, each when the cluster is whole again."""
     POWER_LOSS = "power-loss"
     """All nodes die at once and what they had not synced is gone; all are started at the end."""
     PAUSE = "pause"
@@ -35,6 +43,8 @@ class FaultKind(Enum):
     """Bytes of one node's links wait; none is lost."""
     SLOW = "slow"
     """Bytes of one node's links come late, in order."""
+    RESET = "reset"
+    """All connections of one node's links break, once."""
 
 
 class Victim(Enum):
@@ -86,7 +96,7 @@ class Fault:
         shape = f" {self.shape.value}" if self.shape else ""
         amount = f" by {self.latency_ms} ms" if self.kind is FaultKind.SLOW else ""
         whom = "any node" if self.victim is Victim.ANY else f"the {self.victim.value}"
-        if self.kind is FaultKind.POWER_LOSS:
+        if self.kind in EVERYBODYS_KINDS:
             whom = "all nodes"
         return f"{self.kind.value}{shape}{amount} of {whom}, {self.duration_ms} ms"
 
@@ -109,23 +119,27 @@ class Timing:
     gap_min_ms: int = 2_000
     gap_max_ms: int = 3_500
     restart_ms: int = 1_500
-    """Added to the gap after a kill: a process takes so long to start and to open its logs."""
+    """Added to the gap after the restart of a process: it takes so long to open its logs."""
     outage_min_ms: int = 500
     outage_max_ms: int = 1_500
-    """Without power nobody leads, however short it was."""
+    """Without a majority nobody leads, however short it was."""
     outage_restart_ms: int = 8_000
-    """Added to the gap after a power loss of all: processes, quorum, registrations, and only then
-    leaders; the rest is for acks."""
+    """Added to the gap after an outage: processes, quorum, registrations, and only then leaders;
+    the rest is for acks."""
     tail_ms: int = 1_000
     """No fault holds during the last so many ms of the load."""
 
     def restart_of(self, kind: FaultKind) -> int:
         """What is added to the gap after such a fault."""
-        if kind is FaultKind.KILL:
-            return self.restart_ms
-        return self.outage_restart_ms if kind is FaultKind.POWER_LOSS else 0
+        if kind in OUTAGE_KINDS:
+            return self.outage_restart_ms
+        return self.restart_ms if kind in RESTARTING_KINDS else 0
 
 
+OUTAGE_KINDS = (FaultKind.KILL_MAJORITY, FaultKind.KILL_ALL, FaultKind.POWER_LOSS)
+"""Nobody leads while they hold, so they are short, and what follows them takes long."""
+RESTARTING_KINDS = (*OUTAGE_KINDS, FaultKind.KILL, FaultKind.STOP, FaultKind.ROLLING)
+EVERYBODYS_KINDS = (FaultKind.KILL_ALL, FaultKind.POWER_LOSS, FaultKind.ROLLING)
 DEFAULT_KINDS = (FaultKind.KILL, FaultKind.PAUSE, FaultKind.PARTITION)
 
 
@@ -196,7 +210,7 @@ def schedule(
         if not round_kinds:
             round_kinds = list(shuffled(draw, "fault order", kinds))
         kind = round_kinds.pop(0)
-        if kind is FaultKind.POWER_LOSS:
+        if kind in OUTAGE_KINDS:
             duration_ms = draw("outage", timing.outage_min_ms, timing.outage_max_ms)
         faults.append(_fault(draw, now_ms, duration_ms, kind, deposes))
         now_ms += duration_ms + draw("fault gap", timing.gap_min_ms, timing.gap_max_ms)
@@ -245,6 +259,16 @@ def choose_victim(
         return named
     ordered = sorted(node_ids)
     return ordered[fault.pick % len(ordered)]
+
+
+def victims_of(kind: FaultKind, victim: int, node_ids: Sequence[int]) -> tuple[int, ...]:
+    """All whom a fault of this kind hits, given the first of them; the victim comes first."""
+    ordered = sorted(node_ids)
+    start = ordered.index(victim)
+    turned = (*ordered[start:], *ordered[:start])
+    if kind in EVERYBODYS_KINDS:
+        return turned
+    return turned[: len(ordered) // 2 + 1] if kind is FaultKind.KILL_MAJORITY else (victim,)
 
 
 def lost_pairs(

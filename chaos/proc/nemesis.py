@@ -15,11 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from chaos.faults import Fault, FaultKind, choose_victim, lost_pairs
-from chaos.proc.health import NO_NODE, ClusterView
+from chaos.faults import Fault, FaultKind, choose_victim, lost_pairs, victims_of
+from chaos.proc.health import NO_NODE, ClusterView, problems
 from chaos.proc.layout import ClusterError
 from chaos.proc.links import BOTH, Link, ProxyError, Route, Stream
-from chaos.proc.probe import LinkCheck, probe_link, wait_until_flows
+from chaos.proc.probe import (
+    CUT_TIMEOUT_MS,
+    LinkCheck,
+    Watcher,
+    probe_link,
+    wait_until_flows,
+)
 from chaos.proc.process import ProcessState
 from chaos.proc.wiring import Wiring
 
@@ -245,25 +251,41 @@ class Nemesis:
         self, fault: Fault, victim: int
     ) -> tuple[str, Callable[[], tuple[Seen, Callable[[], Seen]]]]:
         """The target in words, and what to do."""
-        if fault.kind is FaultKind.KILL:
-            return str(victim), lambda: self._kill([victim])
-        if fault.kind is FaultKind.POWER_LOSS:
-            everybody = self._wiring.cluster.node_ids
-            return ",".join(map(str, everybody)), lambda: self._kill(everybody)
-        if fault.kind is FaultKind.PAUSE:
-            return str(victim), lambda: self._pause(victim)
-        if fault.kind is FaultKind.PARTITION:
-            return str(victim), lambda: self._partition(fault, victim)
-        return str(victim), lambda: self._disturb(fault, victim)
+        victims = victims_of(fault.kind, victim, self._wiring.cluster.node_ids)
+        target = ",".join(map(str, sorted(victims)))
+        match fault.kind:
+            case FaultKind.KILL | FaultKind.POWER_LOSS | FaultKind.KILL_ALL:
+                return target, lambda: self._kill(victims)
+            case FaultKind.KILL_MAJORITY:
+                return target, lambda: self._kill(victims)
+            case FaultKind.STOP:
+                return target, lambda: self._stop_node(victim)
+            case FaultKind.ROLLING:
+                return target, lambda: self._roll(victims)
+            case FaultKind.PAUSE:
+                return target, lambda: self._pause(victim)
+            case FaultKind.PARTITION:
+                return target, lambda: self._partition(fault, victim)
+            case FaultKind.RESET:
+                return target, lambda: self._reset(victim)
+            case FaultKind.STALL | FaultKind.SLOW:
+                return target, lambda: self._disturb(fault, victim)
 
     def _kill(self, victims: Sequence[int]) -> tuple[Seen, Callable[[], Seen]]:
-        cluster, proxies = self._wiring.cluster, self._wiring.proxies
+        cluster = self._wiring.cluster
         processes = [cluster.kill(victim) for victim in victims]
-        # A live proxy before a dead node would accept connections, and they would come in storms.
+        undo = self._close_links(victims)
+        are_gone = all(cluster.state(victim) is ProcessState.GONE for victim in victims)
+        pids = ", ".join(str(process.pid) for process in processes)
+        return Seen(are_gone, f"pid {pids} {'gone' if are_gone else 'still there'}"), undo
+
+    def _close_links(self, victims: Sequence[int]) -> Callable[[], Seen]:
+        """Close the links to nodes that are gone: a live proxy would accept connections for them,
+        and they would come in storms. Returns what starts the nodes and opens the links again."""
+        cluster, proxies = self._wiring.cluster, self._wiring.proxies
         closed = [r.link for r in self._wiring.routes if r.link.target in victims]
         for link in closed:
             proxies.close(link)
-        are_gone = all(cluster.state(victim) is ProcessState.GONE for victim in victims)
 
         def undo() -> Seen:
             cluster.start(victims)
@@ -277,8 +299,61 @@ class Nemesis:
             pids = ", ".join(str(process.pid if process else 0) for process in started)
             return Seen(True, f"answers as pid {pids}")
 
-        pids = ", ".join(str(process.pid) for process in processes)
-        return Seen(are_gone, f"pid {pids} {'gone' if are_gone else 'still there'}"), undo
+        return undo
+
+    def _stop_node(self, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+        cluster = self._wiring.cluster
+        forced = cluster.stop([victim])
+        undo = self._close_links([victim])
+        if forced:
+            return Seen(False, "had to be killed"), undo
+        is_gone = cluster.state(victim) is ProcessState.GONE
+        return Seen(is_gone, f"ended: {cluster.exit_text(victim) or 'by itself'}"), undo
+
+    def _roll(self, victims: Sequence[int]) -> tuple[Seen, Callable[[], Seen]]:
+        """Goes on for longer than the fault was to last if the cluster takes its time."""
+        for victim in victims:
+            seen, undo = self._stop_node(victim)
+            started = undo()
+            missing = self._await_whole()
+            if not (seen.confirmed and started.confirmed) or missing:
+                why = "; ".join((seen.detail, started.detail, *missing))
+                return Seen(False, f"node {victim}: {why}"), lambda: Seen(True, "nothing to lift")
+        order = ", ".join(map(str, victims))
+        return Seen(True, f"restarted {order}"), lambda: Seen(True, "nothing to lift")
+
+    def _await_whole(self) -> list[str]:
+        """Wait until every node serves and every replica is in sync; what is missing then."""
+        deadline_ns = time.monotonic_ns() + RECOVERY_TIMEOUT_MS * 1_000_000
+        while missing := problems(self._observe(), self._wiring.cluster.spec):
+            if time.monotonic_ns() >= deadline_ns or self._stop.wait(0.1):
+                return missing
+        return []
+
+    def _reset(self, victim: int) -> tuple[Seen, Callable[[], Seen]]:
+        """A connection of our own through each link shows that connections broke."""
+        links = self._links_of(victim)
+        watchers = [Watcher(route.listen) for route in links]
+        try:
+            standing = [watcher for watcher in watchers if watcher.is_open]
+            for route in links:
+                self._wiring.proxies.reset(route.link)
+            broken = sum(watcher.is_broken(CUT_TIMEOUT_MS) for watcher in standing)
+        finally:
+            for watcher in watchers:
+                watcher.close()
+        bitten = 0 < broken == len(standing)
+
+        def undo() -> Seen:
+            silent = [route.link.name for route in _await_all(links)]
+            return Seen(not silent, f"{len(links) - len(silent)} links flow")
+
+        return Seen(bitten, f"{broken} of {len(standing)} connections broke"), undo
+
+    def _links_of(self, victim: int) -> list[Route]:
+        me = str(victim)
+        routes = self._wiring.routes
+        return [r for r in routes if me in (r.link.source, str(r.link.target))]
 
     def _await_node(self, node_id: int) -> LinkCheck:
         address = self._wiring.cluster.spec.node(node_id).broker_address
@@ -303,12 +378,7 @@ class Nemesis:
 
     def _disturb(self, fault: Fault, victim: int) -> tuple[Seen, Callable[[], Seen]]:
         proxies = self._wiring.proxies
-        streams = [
-            (route, stream)
-            for route in self._wiring.routes
-            if str(victim) in (route.link.source, str(route.link.target))
-            for stream in BOTH
-        ]
+        streams = [(route, stream) for route in self._links_of(victim) for stream in BOTH]
         if fault.kind is FaultKind.STALL:
             return self._on_streams(streams, proxies.stall)
 

@@ -90,3 +90,36 @@ def wait_until_flows(address: str, timeout_ms: int) -> LinkCheck:
         if check.upstream_flows or time.monotonic_ns() >= deadline_ns:
             return check
         time.sleep(0.02)
+
+
+class Watcher:
+    """A connection through a link that only waits for its own end."""
+
+    def __init__(self, address: str) -> None:
+        """Connect to `address`; `is_open` is false if the node does not greet."""
+        host, port = address.rsplit(":", 1)
+        self._connection: socket.socket | None = None
+        self.is_open = False
+        with suppress(OSError):
+            self._connection = socket.create_connection((host, int(port)), CUT_TIMEOUT_MS / 1000)
+            self._connection.settimeout(CUT_TIMEOUT_MS / 1000)
+            self.is_open = len(self._connection.recv(SIGNATURE_BYTES)) > 0
+
+    def is_broken(self, timeout_ms: int) -> bool:
+        """Whether the connection ends within so long."""
+        assert self._connection is not None
+        deadline_ns = time.monotonic_ns() + timeout_ms * 1_000_000
+        try:
+            while (left_ns := deadline_ns - time.monotonic_ns()) > 0:
+                self._connection.settimeout(left_ns / 1e9)
+                if not self._connection.recv(GREETING_BYTES):
+                    return True
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()

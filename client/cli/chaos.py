@@ -40,7 +40,8 @@ def chaos() -> None:
     "--nemesis",
     default="kill,pause,partition",
     show_default=True,
-    help="Fault kinds: kill, power-loss, pause, partition, stall, slow; or none.",
+    help="Fault kinds: kill, kill-majority, kill-all, stop, rolling, power-loss, pause, partition, "
+    "reset, stall, slow; or none.",
 )
 @click.option("--mutant", "mutants", multiple=True, help="Plant this bug (see chaos/bugs.py).")
 @click.option(

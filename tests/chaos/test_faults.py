@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chaos.faults import (
     DEFAULT_KINDS,
     DEPOSING_FAULTS,
+    OUTAGE_KINDS,
     Fault,
     FaultKind,
     Shape,
@@ -21,6 +22,7 @@ from chaos.faults import (
     parse_kinds,
     schedule,
     seeded_draw,
+    victims_of,
 )
 
 seeds = st.integers(0, 2**63)
@@ -34,7 +36,7 @@ def test_faults_keep_their_bounds(seed: int, load_ms: int, kinds: set[FaultKind]
     for number, fault in enumerate(faults):
         assert timing.first_ms <= fault.start_ms
         assert fault.end_ms + timing.tail_ms <= load_ms
-        if fault.kind is FaultKind.POWER_LOSS:
+        if fault.kind in OUTAGE_KINDS:
             assert timing.outage_min_ms <= fault.duration_ms <= timing.outage_max_ms
         elif number < DEPOSING_FAULTS:
             assert timing.deposing_min_ms <= fault.duration_ms <= timing.deposing_max_ms
@@ -86,8 +88,27 @@ def test_kinds_are_parsed(text: str, kinds: tuple[FaultKind, ...]) -> None:
     assert parse_kinds(text) == kinds
 
 
+@pytest.mark.parametrize(
+    ("kind", "node_count", "expected"),
+    [
+        (FaultKind.KILL, 3, (2,)),
+        (FaultKind.STOP, 3, (2,)),
+        (FaultKind.KILL_MAJORITY, 3, (2, 3)),
+        (FaultKind.KILL_MAJORITY, 5, (2, 3, 4)),
+        (FaultKind.KILL_MAJORITY, 2, (2, 1)),
+        (FaultKind.KILL_ALL, 3, (2, 3, 1)),
+        (FaultKind.ROLLING, 3, (2, 3, 1)),
+        (FaultKind.POWER_LOSS, 3, (2, 3, 1)),
+    ],
+)
+def test_whom_a_fault_hits(kind: FaultKind, node_count: int, expected: tuple[int, ...]) -> None:
+    assert victims_of(kind, 2, range(1, node_count + 1)) == expected
+
+
 def test_an_unknown_kind_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown fault quake: take kill, power-loss, pause"):
+    with pytest.raises(
+        ValueError, match="unknown fault quake: take kill, kill-majority, kill-all, stop"
+    ):
         parse_kinds("kill,quake")
 
 

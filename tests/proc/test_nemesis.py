@@ -166,17 +166,45 @@ def test_kill_closes_the_links_and_lifting_restarts(
     assert events[0].time_ns < events[1].time_ns
 
 
-def test_power_loss_is_everybodys(
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        (FaultKind.POWER_LOSS, "1,2,3"),
+        (FaultKind.KILL_ALL, "1,2,3"),
+        (FaultKind.KILL_MAJORITY, "2,3"),
+        (FaultKind.STOP, "2"),
+    ],
+)
+def test_who_is_ended_and_started(
+    wiring: Wiring, nemesis: Nemesis, events: list[FaultEvent], kind: FaultKind, target: str
+) -> None:
+    before = {node: wiring.cluster.process(node) for node in wiring.cluster.node_ids}
+    active = nemesis.inject(fault(kind))
+    gone = {node for node in before if wiring.cluster.state(node) is ProcessState.GONE}
+    assert ",".join(map(str, sorted(gone))) == target
+    assert not {name for name in flowing(wiring) if int(name[-1]) in gone}
+    nemesis.lift(active)
+    after = {node: wiring.cluster.process(node) for node in before}
+    assert {node for node in before if before[node] != after[node]} == gone
+    assert [(e.kind, e.target, e.confirmed) for e in events] == [(kind.value, target, True)] * 2
+
+
+def test_a_rolling_restart_is_one_at_a_time(
     wiring: Wiring, nemesis: Nemesis, events: list[FaultEvent]
 ) -> None:
     before = [wiring.cluster.process(node) for node in wiring.cluster.node_ids]
-    active = nemesis.inject(fault(FaultKind.POWER_LOSS))
-    states = [wiring.cluster.state(node) for node in wiring.cluster.node_ids]
-    assert states == [ProcessState.GONE] * 3
-    assert flowing(wiring) == set()
-    nemesis.lift(active)
+    nemesis.lift(nemesis.inject(fault(FaultKind.ROLLING)))
     assert not {*before} & {wiring.cluster.process(node) for node in wiring.cluster.node_ids}
-    assert [(e.kind, e.target, e.confirmed) for e in events] == [("power-loss", "1,2,3", True)] * 2
+    assert [(e.target, e.confirmed) for e in events] == [("1,2,3", True)] * 2
+    assert events[0].detail.endswith("restarted 2, 3, 1")
+
+
+def test_a_reset_breaks_what_stands(
+    wiring: Wiring, nemesis: Nemesis, events: list[FaultEvent]
+) -> None:
+    nemesis.lift(nemesis.inject(fault(FaultKind.RESET)))
+    assert [(e.target, e.confirmed) for e in events] == [("2", True)] * 2
+    assert events[0].detail.endswith("9 of 9 connections broke")
 
 
 def test_pause_and_resume(wiring: Wiring, nemesis: Nemesis, events: list[FaultEvent]) -> None:
