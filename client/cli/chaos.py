@@ -1,21 +1,25 @@
-"""`prozess chaos`: hold a trial on real processes, judge a run again."""
+"""`prozess chaos`: hold a trial on real processes, judge a run again, list what is stored."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from client.cli.common import Failure, expected
+from client.cli.common import Failure, expected, output_option, print_json
+from client.cli.tables import table
 
 if TYPE_CHECKING:
     from chaos.checker.verdict import Verdict
     from chaos.proc.trial import Progress
 
 RUNS = Path("runs")
+LATEST = "latest"
+"""A link to the newest run."""
 
 
 @click.group()
@@ -137,6 +141,65 @@ def check(run_dir: Path, as_json: bool) -> int:
     return verdict.exit_code
 
 
+@chaos.command("list", epilog="Example: prozess chaos list")
+@click.argument(
+    "directory", default=RUNS, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@output_option
+def list_runs(directory: Path, output: str) -> None:
+    """The stored runs in DIRECTORY (default: runs), the oldest first, with their verdicts."""
+    files = sorted(directory.glob("*/run.json"))
+    runs = [_stored_run(path) for path in files if path.parent.name != LATEST]
+    if output == "json":
+        print_json(runs)
+        return
+    if not runs:
+        raise Failure(f"{directory} holds no runs: `prozess chaos run` makes one")
+    head = ("run", "seed", "verdict", "acked", "faults", "found")
+    print(table([head, *(_run_cells(run) for run in runs)]))
+
+
+def _stored_run(path: Path) -> dict[str, object]:
+    """What run.json and verdict.json of a run say; a verdict is there once somebody judged."""
+    info, verdict_path = _read_json(path), path.with_name("verdict.json")
+    verdict = _read_json(verdict_path) if verdict_path.exists() else {}
+    return {
+        "directory": str(path.parent),
+        "seed": info.get("seed"),
+        "nemesis": info.get("nemesis", []),
+        "mutants": info.get("mutants", []),
+        "outcome": verdict.get("outcome", "not judged"),
+        "acked": verdict.get("counts", {}).get("acked"),
+        "found": verdict.get("found", {}),
+        "command": info.get("command", ""),
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Failure(f"{path} is no JSON: {error}") from error
+    return value
+
+
+def _run_cells(run: dict[str, object]) -> tuple[str, ...]:
+    nemesis, mutants, found = run["nemesis"], run["mutants"], run["found"]
+    assert isinstance(nemesis, list)
+    assert isinstance(mutants, list)
+    assert isinstance(found, dict)
+    acked = f"{run['acked']:,}" if run["acked"] is not None else "-"
+    planted = "".join(f" + {name}" for name in mutants)
+    return (
+        str(run["directory"]),
+        str(run["seed"]),
+        str(run["outcome"]),
+        acked,
+        (",".join(nemesis) or "none") + planted,
+        ", ".join(f"{name} {count}" for name, count in found.items()) or "-",
+    )
+
+
 def _judge(run_dir: Path) -> Verdict:
     from chaos.checker.run_info import RunError
     from chaos.history import HistoryError
@@ -147,7 +210,7 @@ def _judge(run_dir: Path) -> Verdict:
 
 
 def _point_latest(run_dir: Path) -> None:
-    latest = run_dir.parent / "latest"
+    latest = run_dir.parent / LATEST
     if latest.is_symlink():
         latest.unlink()
     if not latest.exists():
