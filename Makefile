@@ -73,6 +73,8 @@ nightly: lint
 	@rm -rf $(RUNS)
 	@for seed in 1 2 3 4 5 6 7 8 9 10; do \
 		$(PROZESS) chaos run --time 120 --seed $$seed -o $(RUNS)/$$seed || exit 1; done
+	@echo "== ten minutes with every kind of fault"
+	@$(PROZESS) chaos run --profile nightly --time 600 --seed 1 -o $(RUNS)/every-fault
 	@echo "== power losses of the whole cluster: nothing is gone; then with flush=async, and what is gone is proven"
 	@for flush in ack async; do \
 		$(PROZESS) chaos run --time 120 --seed 1 --nemesis power-loss,partition --flush $$flush \

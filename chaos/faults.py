@@ -98,6 +98,8 @@ class Fault:
         whom = "any node" if self.victim is Victim.ANY else f"the {self.victim.value}"
         if self.kind in EVERYBODYS_KINDS:
             whom = "all nodes"
+        elif self.kind is FaultKind.KILL_MAJORITY:
+            whom = f"{whom} and others"
         return f"{self.kind.value}{shape}{amount} of {whom}, {self.duration_ms} ms"
 
 
@@ -141,6 +143,16 @@ OUTAGE_KINDS = (FaultKind.KILL_MAJORITY, FaultKind.KILL_ALL, FaultKind.POWER_LOS
 RESTARTING_KINDS = (*OUTAGE_KINDS, FaultKind.KILL, FaultKind.STOP, FaultKind.ROLLING)
 EVERYBODYS_KINDS = (FaultKind.KILL_ALL, FaultKind.POWER_LOSS, FaultKind.ROLLING)
 DEFAULT_KINDS = (FaultKind.KILL, FaultKind.PAUSE, FaultKind.PARTITION)
+
+
+PROFILES: dict[str, tuple[FaultKind, ...]] = {
+    "quick": DEFAULT_KINDS,
+    "process": tuple(kind for kind in RESTARTING_KINDS if kind is not FaultKind.POWER_LOSS),
+    "partition": (FaultKind.PARTITION, FaultKind.RESET, FaultKind.STALL, FaultKind.SLOW),
+    "disk": (FaultKind.POWER_LOSS, FaultKind.KILL),
+    "nightly": tuple(FaultKind),
+}
+"""Fault kinds by what somebody is after."""
 
 
 def parse_kinds(text: str) -> tuple[FaultKind, ...]:

@@ -28,7 +28,8 @@ def chaos() -> None:
 
 
 @chaos.command(
-    epilog="Example: prozess chaos run --time 30 --seed 7 --nemesis kill,pause,partition"
+    epilog="Example: prozess chaos run --time 30 --seed 7    "
+    "prozess chaos run --profile nightly --time 600"
 )
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 9), help="Brokers.")
 @click.option(
@@ -41,11 +42,17 @@ def chaos() -> None:
 )
 @click.option("--seed", default=None, type=int, help="Same seed, same schedule. Default: drawn.")
 @click.option(
-    "--nemesis",
-    default="kill,pause,partition",
+    "--profile",
+    default="quick",
     show_default=True,
+    type=click.Choice(["quick", "process", "partition", "disk", "nightly"]),
+    help="Fault kinds by a name: quick is kill, pause and partition; nightly is all there are.",
+)
+@click.option(
+    "--nemesis",
+    default=None,
     help="Fault kinds: kill, kill-majority, kill-all, stop, rolling, power-loss, pause, partition, "
-    "reset, stall, slow; or none.",
+    "reset, stall, slow; or none.  [default: those of the profile]",
 )
 @click.option("--mutant", "mutants", multiple=True, help="Plant this bug (see chaos/bugs.py).")
 @click.option(
@@ -72,7 +79,8 @@ def run(
     nodes: int,
     time_s: int,
     seed: int | None,
-    nemesis: str,
+    profile: str,
+    nemesis: str | None,
     mutants: tuple[str, ...],
     flush: str,
     script: str,
@@ -83,7 +91,7 @@ def run(
     Exit code 0: valid. 1: a guarantee was broken. 2: unknown, or it could not be held. Ctrl-C ends
     the load, heals, and judges what there is.
     """
-    from chaos.faults import parse_kinds
+    from chaos.faults import PROFILES, parse_kinds
     from chaos.proc.layout import ClusterError
     from chaos.proc.links import ProxyError
     from chaos.proc.provision import ProvisionError
@@ -94,7 +102,7 @@ def run(
     if seed is None:
         seed = time.time_ns() % 1_000_000
     try:
-        kinds = parse_kinds(nemesis)
+        kinds = PROFILES[profile] if nemesis is None else parse_kinds(nemesis)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--nemesis") from error
     if script and script not in SCRIPTS:
@@ -103,7 +111,8 @@ def run(
     if run_dir.exists():
         raise Failure(f"{run_dir} exists: name another directory with -o")
     command = (
-        f"prozess chaos run --nodes {nodes} --time {time_s} --seed {seed} --nemesis {nemesis}"
+        f"prozess chaos run --nodes {nodes} --time {time_s} --seed {seed}"
+        f" --nemesis {','.join(kind.value for kind in kinds) or 'none'}"
         f" --flush {flush}"
         + (f" --script {script}" if script else "")
         + "".join(f" --mutant {name}" for name in mutants)

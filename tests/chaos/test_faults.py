@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from chaos.faults import (
     DEFAULT_KINDS,
     DEPOSING_FAULTS,
     OUTAGE_KINDS,
+    PROFILES,
     Fault,
     FaultKind,
     Shape,
@@ -24,6 +26,7 @@ from chaos.faults import (
     seeded_draw,
     victims_of,
 )
+from client.cli.chaos import run as chaos_run
 
 seeds = st.integers(0, 2**63)
 
@@ -103,6 +106,13 @@ def test_kinds_are_parsed(text: str, kinds: tuple[FaultKind, ...]) -> None:
 )
 def test_whom_a_fault_hits(kind: FaultKind, node_count: int, expected: tuple[int, ...]) -> None:
     assert victims_of(kind, 2, range(1, node_count + 1)) == expected
+
+
+def test_profiles_are_told_by_the_command_line() -> None:
+    (option,) = [option for option in chaos_run.params if option.name == "profile"]
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(PROFILES)
+    assert set(PROFILES["nightly"]) == set(FaultKind)
 
 
 def test_an_unknown_kind_is_named() -> None:
