@@ -10,6 +10,7 @@ take one. Times only name the crash.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,6 +20,7 @@ from chaos.checker.run_info import FaultRow
 from chaos.evidence import Evidence, Fact
 
 _ROLES = ("BecameLeader", "BecameFollower", "BecameOffline")
+_LIFE = (*_ROLES, "Recovered", "Truncated")
 _CRASHES = ("kill", "power-loss")
 
 
@@ -94,15 +96,22 @@ class LossProver:
         """`unclean`: the topic lets whoever is alive lead."""
         self._place = place
         self._faults = faults
-        self._facts = {
-            node: [fact for fact in facts if (fact.topic_id, fact.partition) == key]
-            for node, facts in evidence.facts.items()
-        }
+        self._lives: dict[int, list[Fact]] = {node: [] for node in evidence.facts}
+        """What tells how each node got and lost its tail: a few facts of thousands."""
         self._acks: dict[int, list[Fact]] = {}
-        for facts in self._facts.values():
+        """By leader epoch, ascending: one node acks in one epoch."""
+        for node, facts in evidence.facts.items():
             for fact in facts:
+                if (fact.topic_id, fact.partition) != key:
+                    continue
                 if fact.kind == "Acked":
                     self._acks.setdefault(fact.leader_epoch, []).append(fact)
+                elif fact.kind in _LIFE:
+                    self._lives[node].append(fact)
+        for acks in self._acks.values():
+            acks.sort(key=_first)
+        self._crashes: dict[tuple[int, str], str] = {}
+        """By node and the life that began after it, in words."""
         self._unclean = [
             (after.leader_epoch, f"the unclean election of node {after.leader}")
             for before, after in pairwise(metadata.versions.get(key, ()))
@@ -123,14 +132,7 @@ class LossProver:
         return losses
 
     def _fate(self, offset: int, leader_epoch: int) -> Loss:
-        ack = next(
-            (
-                fact
-                for fact in self._acks.get(leader_epoch, ())
-                if fact.details["first"] <= offset <= fact.details["last"]
-            ),
-            None,
-        )
+        ack = self._ack_of(offset, leader_epoch)
         unclean = next((text for epoch, text in self._unclean if epoch > leader_epoch), "")
         if ack is None:
             return Loss(self._place, offset, offset, 1, -1, leader_epoch, (), 0, (), unclean)
@@ -149,10 +151,15 @@ class LossProver:
             unclean,
         )
 
+    def _ack_of(self, offset: int, leader_epoch: int) -> Fact | None:
+        acks = self._acks.get(leader_epoch, [])
+        at = bisect_right(acks, offset, key=_first) - 1
+        return acks[at] if at >= 0 and offset <= acks[at].details["last"] else None
+
     def _tail_loss(self, node: int, offset: int, ack: Fact) -> TailLoss | None:
         """How this member lost the record; None if it still had it or cut it off itself."""
         back: Fact | None = None
-        for fact in self._facts.get(node, ()):
+        for fact in self._lives.get(node, ()):
             is_later = _epochs(fact) > _epochs(ack)
             if fact.kind == "Recovered":
                 back = fact if fact.log_end_offset <= offset else None
@@ -162,7 +169,10 @@ class LossProver:
                 break
         if back is None:
             return None
-        return TailLoss(node, back.log_end_offset, self._crash_before(node, back))
+        life = (node, back.incarnation)
+        if life not in self._crashes:
+            self._crashes[life] = self._crash_before(node, back)
+        return TailLoss(node, back.log_end_offset, self._crashes[life])
 
     def _crash_before(self, node: int, back: Fact) -> str:
         """The last thing done to this node before it came back."""
@@ -183,6 +193,11 @@ class LossProver:
     def _number(self, fault: FaultRow) -> int:
         injected = [row for row in self._faults if row.action == "inject"]
         return injected.index(fault) + 1
+
+
+def _first(fact: Fact) -> int:
+    first: int = fact.details["first"]
+    return first
 
 
 def _cuts(fact: Fact, offset: int) -> bool:
