@@ -73,9 +73,11 @@ def test_what_async_lost_is_proven_on_who_lost_it(tmp_path: Path) -> None:
     verdict = verdict_of(run_dir)
     assert verdict["found"] == {}, story(held)
     assert verdict["faults"] == {"power-loss": 1}
-    assert sum(loss["record_count"] for loss in verdict["losses"]) > 100, story(held)
+    by_crashes = [loss for loss in verdict["losses"] if len(loss["tails"]) >= loss["min_isr"] == 2]
+    assert sum(loss["record_count"] for loss in by_crashes) > 0, story(held)
     for loss in verdict["losses"]:
-        assert len(loss["tails"]) >= loss["min_isr"] == 2, loss
+        # Else somebody still held it, and who led first after the outage did not.
+        assert loss in by_crashes or loss["unclean_election"], loss
         assert all(tail["crash"].startswith("power-loss number 1") for tail in loss["tails"])
     assert "came back with log end" in held.stdout
 
