@@ -156,9 +156,15 @@ class Admin:
         name, topic_id = topic
         what = f"deletion of records of {name}-{partition}"
         failures = 0
+        error = ErrorCode.NONE
         while True:
             left_ms = max(1, deadline_ms - monotonic_ms())
-            leader = self._leader_of(name, topic_id, partition, left_ms)
+            try:
+                leader = self._leader_of(name, topic_id, partition, left_ms)
+            except ClientTimeout:
+                if error is ErrorCode.NONE:
+                    raise
+                raise ApiError(error, what) from None  # why it took so long
             error = ErrorCode.LEADER_NOT_AVAILABLE
             if leader >= 0:
                 part = DeleteRecordsPart(topic_id, partition, offset)

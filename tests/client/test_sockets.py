@@ -225,7 +225,7 @@ def test_a_callback_that_raises_ends_the_producer(cluster: FakeCluster) -> None:
 
 def test_an_unknown_topic_is_refused_by_its_name(cluster: FakeCluster) -> None:
     with (
-        producer_of(cluster, max_block_ms=100) as producer,
+        producer_of(cluster, max_block_ms=2_000) as producer,
         pytest.raises(ApiError, match="topic nope does not exist") as caught,
     ):
         producer.send("nope", b"v")
@@ -484,11 +484,11 @@ def test_a_deletion_of_records_that_is_refused_or_takes_too_long(cluster: FakeCl
             admin.delete_records("t", {3: 0})
         cluster.deletion_errors = [ErrorCode.NOT_LEADER_OR_FOLLOWER] * 1_000
         with pytest.raises(ApiError, match="NOT_LEADER_OR_FOLLOWER"):
-            admin.delete_records("t", {0: 0}, timeout_ms=300)
+            admin.delete_records("t", {0: 0}, timeout_ms=2_000)
         assert cluster.count(DeleteRecordsRequest) > 3
         cluster.topics["t"].partitions[0].leader = -1
         with pytest.raises(ApiError, match="LEADER_NOT_AVAILABLE"):
-            admin.delete_records("t", {0: 0}, timeout_ms=100)
+            admin.delete_records("t", {0: 0}, timeout_ms=1_000)
 
 
 def test_cluster_and_nodes(cluster: FakeCluster) -> None:
