@@ -260,7 +260,7 @@ def test_no_cluster_at_all_is_a_time_out() -> None:
 
 def test_a_full_buffer_blocks_and_then_refuses(cluster: FakeCluster) -> None:
     sizes = {"batch_size": 1_000, "max_request_size": 1_000, "buffer_memory": 5_000}
-    with producer_of(cluster, max_block_ms=100, delivery_timeout_ms=900, **sizes) as producer:
+    with producer_of(cluster, max_block_ms=1_000, delivery_timeout_ms=9_000, **sizes) as producer:
         producer.send("t", b"first", partition=0).result(WAIT_S)
         cluster.mute = {1, 2, 3}
 
