@@ -144,30 +144,26 @@ class Admin:
         """
         limit_ms = self.config.default_api_timeout_ms if timeout_ms is None else timeout_ms
         deadline_ms = monotonic_ms() + limit_ms
-        topic_id = self.describe_topics([name], timeout_ms=limit_ms)[0].topic_id
+        topic = self.describe_topics([name], timeout_ms=limit_ms)[0]
         return {
-            partition: self._delete_records_of((name, topic_id), partition, offset, deadline_ms)
+            partition: self._delete_records_of(topic, partition, offset, deadline_ms)
             for partition, offset in sorted(before.items())
         }
 
     def _delete_records_of(
-        self, topic: tuple[str, str], partition: int, offset: int, deadline_ms: int
+        self, topic: TopicInfo, partition: int, offset: int, deadline_ms: int
     ) -> int:
-        name, topic_id = topic
-        what = f"deletion of records of {name}-{partition}"
+        if not 0 <= partition < len(topic.partitions):
+            detail = f"{topic.name} has partitions 0 to {len(topic.partitions) - 1}"
+            raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, detail)
+        part = DeleteRecordsPart(topic.topic_id, partition, offset)
+        what = f"deletion of records of {topic.name}-{partition}"
         failures = 0
-        error = ErrorCode.NONE
         while True:
-            left_ms = max(1, deadline_ms - monotonic_ms())
-            try:
-                leader = self._leader_of(name, topic_id, partition, left_ms)
-            except ClientTimeout:
-                if error is ErrorCode.NONE:
-                    raise
-                raise ApiError(error, what) from None  # why it took so long
+            leader = topic.partitions[partition].leader_id
             error = ErrorCode.LEADER_NOT_AVAILABLE
             if leader >= 0:
-                part = DeleteRecordsPart(topic_id, partition, offset)
+                left_ms = max(1, deadline_ms - monotonic_ms())
                 request = DeleteRecordsRequest((part,), min(self._parking_ms(), left_ms))
                 call = self._call(request, leader, min(left_ms, self.config.request_timeout_ms))
                 error = ErrorCode.REQUEST_TIMED_OUT
@@ -181,15 +177,16 @@ class Admin:
             if not ERRORS[error].retriable or again_ms >= deadline_ms:
                 raise ApiError(error, what)
             self._driver.run_until(lambda: False, again_ms)
+            try:
+                topic = self._look_again(topic, max(1, deadline_ms - monotonic_ms()))
+            except ClientTimeout:
+                raise ApiError(error, what) from None  # why it took so long
 
-    def _leader_of(self, name: str, topic_id: str, partition: int, timeout_ms: int) -> int:
-        topic = self.describe_topics([name], timeout_ms=timeout_ms)[0]
-        if topic.topic_id != topic_id:
-            raise ApiError(ErrorCode.UNKNOWN_TOPIC_ID, f"{name} is another topic by now")
-        if not 0 <= partition < len(topic.partitions):
-            detail = f"{name} has partitions 0 to {len(topic.partitions) - 1}"
-            raise ApiError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, detail)
-        return topic.partitions[partition].leader_id
+    def _look_again(self, topic: TopicInfo, timeout_ms: int) -> TopicInfo:
+        now = self.describe_topics([topic.name], timeout_ms=timeout_ms)[0]
+        if now.topic_id != topic.topic_id:
+            raise ApiError(ErrorCode.UNKNOWN_TOPIC_ID, f"{topic.name} is another topic by now")
+        return now
 
     def _backoff_ms(self, failures: int) -> int:
         config = self.config

@@ -82,7 +82,7 @@ class ReplicaManager:
             if log.topic_id not in image.topics:
                 # Deleted while we were away: our registration is younger than all that we held.
                 self.outbox.add(Remove(self.logs.remove(log.topic_id, log.partition)))
-            elif not self._is_assigned(log.topic_id, log.partition):
+            elif not self._is_assigned((log.topic_id, log.partition)):
                 self._leave_alone(log)
         for topic in image.topics.values():
             for number in range(len(topic.partitions)):
@@ -108,27 +108,27 @@ class ReplicaManager:
             for partition in self.partitions.values():
                 partition.forget_old_incarnations(image.brokers, now_ms)
 
-    def _is_assigned(self, topic_id: str, partition: int) -> bool:
-        partitions = self.image.topics[topic_id].partitions
-        return partition < len(partitions) and self.config.node_id in partitions[partition].replicas
+    def _is_assigned(self, key: PartitionKey) -> bool:
+        topic, number = self.image.topics.get(key[0]), key[1]
+        return (
+            topic is not None
+            and number < len(topic.partitions)
+            and self.config.node_id in topic.partitions[number].replicas
+        )
 
     def _leave_alone(self, log: PartitionLog) -> None:
         """A stray: the topic is there, but nobody gave us this partition of it. It plays no part,
         and what it holds is not ours to remove."""
         end = log.log_end_offset
         path = self.logs.remove(log.topic_id, log.partition)
-        details: dict[str, int | str | bool | tuple[int, ...]] = {"path": path}
-        self.outbox.fact(
-            Fact("StrayLog", log.topic_id, log.partition, log_end_offset=end, details=details)
-        )
+        where = (log.topic_id, log.partition)
+        self.outbox.fact(Fact("StrayLog", *where, log_end_offset=end, details={"path": path}))
 
     def _apply_partition(self, key: PartitionKey, now_ms: int) -> None:
-        topic = self.image.topics.get(key[0])
-        if topic is None:
+        if not self._is_assigned(key):
             return
+        topic = self.image.topics[key[0]]
         assigned = topic.partitions[key[1]]
-        if self.config.node_id not in assigned.replicas:
-            return
         partition = self.partitions.get(key)
         if partition is None:
             partition = self._create(topic, key, now_ms)

@@ -96,7 +96,7 @@ class _Trial:
             counts=self._counts(summary),
             seed=self.run.seed,
             mutants=self.run.mutants,
-            faults=dict(sorted(Counter(f.kind for f in self.faults if _injected(f)).items())),
+            faults=dict(sorted(Counter(f.kind for f in self.faults if f.is_injected).items())),
             windows=tuple(self._windows()),
             allowed=tuple(
                 (name, self.suspended.counts[name], ALLOWED.get(name, ALLOWED_ANY))
@@ -219,7 +219,7 @@ class _Trial:
             ),
         ]
         if needed.faults_confirmed and run.nemesis:
-            seen = {fault.kind for fault in self.faults if _injected(fault) and fault.confirmed}
+            seen = {fault.kind for fault in self.faults if fault.is_injected and fault.confirmed}
             missing = [kind for kind in run.nemesis if kind not in seen]
             text = f"not confirmed: {', '.join(missing)}" if missing else "each kind confirmed"
             gates.append(
@@ -307,8 +307,8 @@ class _Trial:
             "acks_in_facts": summary.acks_judged,
             "metadata_entries": summary.metadata_entries,
             "leader_epoch_changes": self._leader_epoch_changes(summary),
-            "faults": sum(_injected(fault) for fault in self.faults),
-            "faults_confirmed": sum(_injected(f) and f.confirmed for f in self.faults),
+            "faults": sum(fault.is_injected for fault in self.faults),
+            "faults_confirmed": sum(f.is_injected and f.confirmed for f in self.faults),
         }
 
     def _check_results(self, summary: ReplicationSummary) -> list[CheckResult]:
@@ -359,7 +359,3 @@ class _Trial:
         if self.evidence.torn_facts:
             notes.append(f"{self.evidence.torn_facts} lines of fact files were cut by crashes")
         return notes
-
-
-def _injected(fault: FaultRow) -> bool:
-    return fault.action == "inject"

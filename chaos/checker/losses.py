@@ -13,9 +13,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
-from chaos.checker.replication_checker import Metadata, PartitionKey
+from chaos.checker.replication_checker import Metadata, PartitionKey, unclean_elections
 from chaos.checker.run_info import FaultRow
 from chaos.evidence import Evidence, Fact
 
@@ -95,7 +94,7 @@ class LossProver:
     ) -> None:
         """`unclean`: the topic lets whoever is alive lead."""
         self._place = place
-        self._faults = faults
+        self._faults = [fault for fault in faults if fault.is_injected]
         self._lives: dict[int, list[Fact]] = {node: [] for node in evidence.facts}
         """What tells how each node got and lost its tail: a few facts of thousands."""
         self._acks: dict[int, list[Fact]] = {}
@@ -114,8 +113,7 @@ class LossProver:
         """By node and the life that began after it, in words."""
         self._unclean = [
             (after.leader_epoch, f"the unclean election of node {after.leader}")
-            for before, after in pairwise(metadata.versions.get(key, ()))
-            if unclean and after.leader not in (-1, before.leader, *before.isr, *before.elr)
+            for _, after in unclean_elections(metadata.versions.get(key, ()) if unclean else ())
         ]
 
     def prove(self, lost: Iterable[tuple[int, int]]) -> list[Loss]:
@@ -177,22 +175,16 @@ class LossProver:
     def _crash_before(self, node: int, back: Fact) -> str:
         """The last thing done to this node before it came back."""
         crashes = [
-            fault
-            for fault in self._faults
-            if fault.action == "inject"
-            and fault.kind in _CRASHES
+            (fault.time_ns, number, fault.kind)
+            for number, fault in enumerate(self._faults, 1)
+            if fault.kind in _CRASHES
             and str(node) in fault.target.split(",")
             and fault.time_ns <= back.time_ns
         ]
         if not crashes:
             return "a crash that nobody noted"
-        last = max(crashes, key=lambda fault: fault.time_ns)
-        ago_ms = (back.time_ns - last.time_ns) // 1_000_000
-        return f"{last.kind} number {self._number(last)} ({ago_ms} ms before)"
-
-    def _number(self, fault: FaultRow) -> int:
-        injected = [row for row in self._faults if row.action == "inject"]
-        return injected.index(fault) + 1
+        time_ns, number, kind = max(crashes)
+        return f"{kind} number {number} ({(back.time_ns - time_ns) // 1_000_000} ms before)"
 
 
 def _first(fact: Fact) -> int:

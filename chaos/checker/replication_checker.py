@@ -8,7 +8,7 @@ entry.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -109,6 +109,15 @@ def _replay(metadata: Metadata) -> None:
                 )
 
 
+def unclean_elections(
+    versions: Iterable[PartitionVersion],
+) -> Iterator[tuple[PartitionVersion, PartitionVersion]]:
+    """(before, after) where a new leader was neither in the ISR nor eligible before."""
+    for before, after in pairwise(versions):
+        if after.leader not in (-1, before.leader, *before.isr, *before.elr):
+            yield before, after
+
+
 def check_elections(
     evidence: Evidence, metadata: Metadata, findings_for: Callable[[str], Findings]
 ) -> None:
@@ -116,9 +125,7 @@ def check_elections(
     `findings_for` tells where findings of a topic go, by its name."""
     for key, versions in sorted(metadata.versions.items()):
         topic = _topic_name(evidence, metadata, key[0])
-        for before, after in pairwise(versions):
-            if after.leader in (-1, before.leader) or after.leader in (*before.isr, *before.elr):
-                continue
+        for before, after in unclean_elections(versions):
             findings_for(topic).tell(
                 "unclean-election",
                 f"{topic}-{key[1]}",

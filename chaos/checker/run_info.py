@@ -49,6 +49,11 @@ class FaultRow:
     confirmed: bool
     detail: str = ""
 
+    @property
+    def is_injected(self) -> bool:
+        """Whether this is the beginning of a fault, not its end."""
+        return self.action == "inject"
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
