@@ -20,7 +20,7 @@ from chaos.evidence import Evidence, Fact
 
 _ROLES = ("BecameLeader", "BecameFollower", "BecameOffline")
 _LIFE = (*_ROLES, "Recovered", "Truncated")
-_CRASHES = ("kill", "power-loss")
+_CRASHES = ("kill", "kill-majority", "kill-all", "power-loss")
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,9 +254,9 @@ class Nemesis:
         victims = victims_of(fault.kind, victim, self._wiring.cluster.node_ids)
         target = ",".join(map(str, sorted(victims)))
         match fault.kind:
-            case FaultKind.KILL | FaultKind.POWER_LOSS | FaultKind.KILL_ALL:
-                return target, lambda: self._kill(victims)
-            case FaultKind.KILL_MAJORITY:
+            case (
+                FaultKind.KILL | FaultKind.KILL_MAJORITY | FaultKind.KILL_ALL | FaultKind.POWER_LOSS
+            ):
                 return target, lambda: self._kill(victims)
             case FaultKind.STOP:
                 return target, lambda: self._stop_node(victim)

@@ -54,11 +54,12 @@ def prove(
     *,
     unclean: bool = False,
     versions: dict[tuple[str, int], list[PartitionVersion]] | None = None,
+    crash: FaultRow = POWER_LOSS,
 ) -> list[Loss]:
     evidence = Evidence(facts={1: [*began(1), ACK], 2: began(2), 3: began(3)})
     for node, more in facts.items():
         evidence.facts[node] += more
-    faults = [*EARLIER, POWER_LOSS, LATER]
+    faults = [*EARLIER, crash, LATER]
     metadata = Metadata(versions=versions or {})
     prover = LossProver(evidence, metadata, faults, KEY, "t-0", unclean=unclean)
     return prover.prove((offset, 3) for offset in lost)
@@ -125,6 +126,13 @@ def test_fates_that_differ_are_told_apart() -> None:
         (15, 5, 3),
     ]
     assert replace(losses[1], first_offset=10).leader == 1
+
+
+@pytest.mark.parametrize("kind", ["kill", "kill-majority", "kill-all", "power-loss"])
+def test_every_kind_of_crash_is_named(kind: str) -> None:
+    facts = {1: came_back(1, 12), 2: came_back(2, 12)}
+    (loss,) = prove(facts, [13], crash=replace(POWER_LOSS, kind=kind))
+    assert {tail.crash for tail in loss.tails} >= {f"{kind} number 2 (1000 ms before)"}
 
 
 def test_a_crash_that_nobody_noted() -> None:
